@@ -1,0 +1,1 @@
+"""The Flask application: routes, uploads, keys, OpenAPI and the web page."""

@@ -1,0 +1,1 @@
+"""The shared core: settings, records, errors, tables, store, objects, queue, intake, sweep, services."""

@@ -1,0 +1,1 @@
+"""Captioners: run time, network, decoding, preprocessing, training and evaluation."""

@@ -1,0 +1,58 @@
+"""What a captioner is: the types every captioner shares, and the one function that loads one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a decoded picture becomes network input: RGB, squashed (aspect ignored) to width x height pixels."""
+
+    width: int
+    height: int
+    resample: str = "bicubic"
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Decoding choices; ``None`` means the model's own default."""
+
+    num_beams: int | None = None
+    num_captions: int | None = None
+    max_length: int | None = None
+    min_length: int | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption and its score, the mean log-probability of its tokens (end token included)."""
+
+    text: str
+    score: float
+
+
+class Captioner(Protocol):
+    """Captions batches of preprocessed images; one per process, called from one thread."""
+
+    name: str
+    """Versioned name, stored with every caption."""
+    digest: str
+    """sha256 over the checkpoint's files, hex."""
+    device: str
+    preprocessing: Preprocessing
+
+    def resolve(self, options: DecodingOptions) -> DecodingOptions:
+        """Fill every ``None`` from the model's defaults; raise ``InvalidOptions`` on what it cannot do."""
+        ...
+
+    def caption(self, images: Pixels, options: DecodingOptions) -> list[list[Caption]]:
+        """Caption uint8 images of shape (n, height, width, 3); per image ``num_captions`` captions, best first."""
+        ...

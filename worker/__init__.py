@@ -1,0 +1,1 @@
+"""What captions: pipeline, decode processes, batcher, Celery tasks, embedded runner."""
