@@ -1,0 +1,76 @@
+"""Where image bytes lie: a folder or an S3 bucket behind one protocol, and images read in place from S3."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+
+class ObjectWriter(Protocol):
+    """One object being stored."""
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        ...
+
+    def close(self) -> None:
+        """End the object; it is durable after the batch's ``flush``."""
+        ...
+
+    def discard(self) -> None:
+        """Forget what was written."""
+        ...
+
+
+class UploadBatch(Protocol):
+    """Objects stored together; leaving the context without ``flush`` promises nothing about them."""
+
+    def open(self, key: str, content_type: str) -> ObjectWriter:
+        """Begin one object; one at a time."""
+        ...
+
+    def flush(self) -> None:
+        """Return when every closed object is durable; raise ``StorageUnavailable``."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """Bytes under keys such as ``jobs/<job id>/0/17``."""
+
+    def batch(self) -> AbstractContextManager[UploadBatch]:
+        """Store several objects."""
+        ...
+
+    def read(self, key: str, limit: int) -> bytes:
+        """Return an object's bytes.
+
+        Raises ``ItemError`` (object_not_found, access_denied, image_too_large past ``limit`` bytes) or
+        ``StorageUnavailable``.
+        """
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """Open an object for streaming; errors as ``read``."""
+        ...
+
+    def url(self, key: str, content_type: str) -> str | None:
+        """Return a short-lived URL a browser can fetch, or ``None`` where the API must serve the bytes."""
+        ...
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete every object whose key starts with ``prefix`` (ends with ``/``); return how many."""
+        ...
+
+    def check(self) -> None:
+        """Raise ``StorageUnavailable`` unless the store answers."""
+        ...
+
+
+def job_prefix(job_id: str) -> str:
+    """Prefix of all objects of a job."""
+    return f"jobs/{job_id}/"
+
+
+def image_key(job_id: str, position: int) -> str:
+    """Key of an uploaded image; a folder never holds more than a thousand of them."""
+    return f"{job_prefix(job_id)}{position // 1000}/{position}"

@@ -1,0 +1,169 @@
+"""All settings, read once from the environment (the only place that does) into one frozen object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from jobs.errors import StartupError
+
+MIB = 1024 * 1024
+DEFAULT_MODEL = "small"
+
+
+def _named(variable: str, default: Any, help_text: str, **limits: Any) -> Any:
+    """Declare one setting: its environment variable, default and help."""
+    return Field(default, validation_alias=AliasChoices(variable), description=help_text, **limits)
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; ``docs/settings.md`` lists it."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
+
+    # Where things are kept
+    database_url: str | None = _named(
+        "DATABASE_URL", None, "PostgreSQL (postgresql://…) in distributed mode; unset: SQLite in the data folder."
+    )
+    redis_url: str | None = _named(
+        "REDIS_URL", None, "Redis broker (redis:// or rediss://). Setting it chooses distributed mode."
+    )
+    bucket: str | None = _named(
+        "CAPTIONFLEET_BUCKET", None, "S3 bucket for uploads; unset: a folder in the data folder."
+    )
+    data_dir: Path = _named(
+        "CAPTIONFLEET_DATA_DIR", Path("data"), "Folder of embedded mode: database, uploads, compile cache."
+    )
+    s3_endpoint: str | None = _named(
+        "AWS_ENDPOINT_URL_S3", None, "An S3-compatible server instead of AWS (boto3 reads it too)."
+    )
+
+    # The API
+    host: str = _named("CAPTIONFLEET_HOST", "127.0.0.1", "Address to listen on.")
+    port: int = _named("CAPTIONFLEET_PORT", 8080, "Port to listen on.", ge=0, le=65535)
+    api_workers: int = _named("CAPTIONFLEET_API_WORKERS", 2, "API processes of `captionfleet api`.", ge=1, le=64)
+    api_threads: int = _named("CAPTIONFLEET_API_THREADS", 8, "Threads per API process.", ge=2, le=256)
+    require_keys: bool | None = _named(
+        "CAPTIONFLEET_REQUIRE_KEYS",
+        None,
+        "Ask every call for an API key; unset: yes, except in embedded mode on a loopback address.",
+    )
+    max_images: int = _named("CAPTIONFLEET_MAX_IMAGES", 1_000_000, "Images per job.", ge=1, le=100_000_000)
+    max_image_bytes: int = _named("CAPTIONFLEET_MAX_IMAGE_BYTES", 50 * MIB, "Bytes per image.", ge=1024)
+    max_image_pixels: int = _named(
+        "CAPTIONFLEET_MAX_IMAGE_PIXELS", 100_000_000, "Pixels per image.", ge=1, le=1_000_000_000
+    )
+    max_upload_bytes: int = _named(
+        "CAPTIONFLEET_MAX_UPLOAD_BYTES", 100 * 1024 * MIB, "Bytes per request that creates a job.", ge=1024
+    )
+    caption_wait_s: float = _named(
+        "CAPTIONFLEET_CAPTION_WAIT", 10.0, "Seconds POST /v1/captions waits before it answers 202.", ge=0, le=60
+    )
+
+    # The model
+    models: Annotated[tuple[str, ...], NoDecode] = _named(
+        "CAPTIONFLEET_MODELS",
+        (DEFAULT_MODEL,),
+        "Models that requests may name, comma-separated, the first is the default; NAME or NAME=PATH.",
+    )
+    device: str = _named("CAPTIONFLEET_DEVICE", "auto", "Device of the model: auto, cpu, cuda, cuda:1, …")
+    threads: int | None = _named(
+        "CAPTIONFLEET_THREADS", None, "CPU threads of the model; unset: all cores this process may use.", ge=1
+    )
+    batch_size: int = _named("CAPTIONFLEET_BATCH_SIZE", 32, "Most images in one forward pass.", ge=1, le=4096)
+    forward_limit_s: float = _named(
+        "CAPTIONFLEET_FORWARD_LIMIT", 300.0, "Seconds after which a stuck forward pass ends the process.", gt=0
+    )
+
+    # The worker
+    concurrency: int = _named("CAPTIONFLEET_CONCURRENCY", 4, "Chunks a worker has in hand at once.", ge=1, le=64)
+    decode_processes: int = _named(
+        "CAPTIONFLEET_DECODE_PROCESSES", 2, "Child processes that decode images.", ge=1, le=64
+    )
+    decode_memory_bytes: int = _named(
+        "CAPTIONFLEET_DECODE_MEMORY", 2048 * MIB, "Memory limit of one decode process.", ge=256 * MIB
+    )
+    decode_limit_s: float = _named(
+        "CAPTIONFLEET_DECODE_LIMIT", 30.0, "Seconds one image may take to decode.", gt=0
+    )
+    lease_s: float = _named(
+        "CAPTIONFLEET_LEASE", 30.0, "Seconds a claimed chunk stays with a silent worker.", ge=1, le=600
+    )
+    max_failures: int = _named(
+        "CAPTIONFLEET_MAX_FAILURES", 6, "Transient failures of a chunk before its images fail.", ge=1, le=100
+    )
+    retention_days: float = _named(
+        "CAPTIONFLEET_RETENTION_DAYS", 30.0, "Days a finished job is kept.", gt=0
+    )
+    log_level: str = _named("CAPTIONFLEET_LOG_LEVEL", "INFO", "debug, info, warning or error.")
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is embedded mode: no broker, everything in one process."""
+        return self.redis_url is None
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether every call needs an API key."""
+        if self.require_keys is not None:
+            return self.require_keys
+        return not self.embedded or not _is_loopback(self.host)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Names that requests may use; the first is the default."""
+        return tuple(entry.partition("=")[0] for entry in self.models)
+
+    def model_path(self, name: str) -> str:
+        """Where the named model lies: the path given in ``CAPTIONFLEET_MODELS``, else its own name."""
+        paths = dict(entry.partition("=")[::2] for entry in self.models)
+        return paths.get(name) or name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_models(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for key in ("CAPTIONFLEET_MODELS", "models"):
+            if isinstance(values.get(key), str):
+                parts = tuple(part.strip() for part in values[key].split(",") if part.strip())
+                values = {**values, key: parts}
+        return values
+
+    @model_validator(mode="after")
+    def _refuse_impossible(self) -> Self:
+        if not self.models:
+            raise ValueError("CAPTIONFLEET_MODELS names no model")
+        if self.redis_url and urlsplit(self.redis_url).scheme not in ("redis", "rediss"):
+            raise ValueError("REDIS_URL must start with redis:// or rediss://")
+        if self.redis_url and not (self.database_url or "").startswith("postgresql"):
+            raise ValueError("REDIS_URL is set, so DATABASE_URL must name a PostgreSQL database (postgresql://…)")
+        if self.redis_url and not self.bucket:
+            raise ValueError("REDIS_URL is set, so CAPTIONFLEET_BUCKET must name the S3 bucket for uploads")
+        if self.embedded and self.database_url and not self.database_url.startswith("sqlite:///"):
+            raise ValueError("DATABASE_URL names a server, so REDIS_URL must be set too (or unset both)")
+        if self.embedded and self.require_keys is False and not _is_loopback(self.host):
+            raise ValueError(f"CAPTIONFLEET_HOST={self.host} is not loopback, so CAPTIONFLEET_REQUIRE_KEYS must be 1")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment (and ``overrides``, by field name); one-line ``StartupError`` if it cannot work."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise StartupError("configuration_invalid", _one_line(error)) from error
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    location = ".".join(str(part) for part in first["loc"])
+    return f"{location}: {message}" if location else message

