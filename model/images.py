@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,10 @@ _TURNS = {
 }
 _SIDEWAYS = (5, 6, 7, 8)
 # How Pillow's plugins word that a well-formed file uses a variant they cannot read.
-_VARIANT = re.compile(r"unsupported|not supported|unknown (pixel mode|data organization)|cannot handle", re.I)
-_MEMORY = re.compile(r"out of memory|insufficient memory|cannot allocate", re.I)
+_VARIANT = re.compile(r"unsupported|not supported|unknown pixel mode|cannot handle", re.I)
+# Pillow's plugins run into these, rather than check, where a header is shorter than it says.
+_SHORT = (struct.error, IndexError, KeyError, TypeError, EOFError)
+_MEMORY = re.compile(r"out of memory|insufficient memory|cannot allocate|memory allocation", re.I)
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ def read_image(
             return _decode(picture, (preprocessing.width, preprocessing.height), resample, max_pixels)
     except ImageError:
         raise
-    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(f"the {name} image needs more memory than one image may take") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(f"the {name} image declares more pixels than one image may have") from error
     except Exception as error:
         # Decoders of untrusted bytes fail with nearly every type of exception there is.
         raise _complaint(name, error) from error
@@ -113,7 +116,9 @@ def _scale_transparent_colour(picture: ImageFile.ImageFile) -> None:
 
 def _complaint(name: str, error: Exception) -> ImageError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if _MEMORY.search(reason):
+    if isinstance(error, _SHORT) or any(isinstance(inner, _SHORT) for inner in error.args):
+        reason = "a header ends too early"
+    if isinstance(error, MemoryError) or _MEMORY.search(reason):
         return ImageTooLarge(f"the {name} image needs more memory than one image may take")
     if _VARIANT.search(reason):
         return UnsupportedImage(f"this variant of {name} cannot be read: {reason}")
