@@ -12,7 +12,9 @@ NAME_LENGTH = 1024
 FAST_JOB_IMAGES = 32
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[^\x00]*$")]
-S3Uri = Annotated[str, StringConstraints(max_length=2048, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00]+$")]
+S3Uri = Annotated[
+    str, StringConstraints(max_length=2048, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00]+$")
+]
 
 
 class JobStatus(StrEnum):
@@ -69,14 +71,18 @@ class CaptionOptions(Body):
     num_captions: int | None = Field(None, ge=1, le=5, description="Captions per image, at most num_beams.")
     max_length: int | None = Field(None, ge=1, le=50, description="Most words.")
     min_length: int | None = Field(None, ge=0, le=50, description="Fewest words.")
-    prompt: str | None = Field(None, max_length=1024, description="Start of the caption, for models that take one.")
+    prompt: str | None = Field(
+        None, max_length=1024, description="Start of the caption, for models that take one."
+    )
 
 
 class JobSpec(Body):
     """The ``job`` part of a multipart request: everything but the images."""
 
-    options: CaptionOptions = Field(default_factory=CaptionOptions)
-    metadata: dict[str, Any] = Field(default_factory=dict, description="Yours; returned as given, at most 16 KiB.")
+    options: CaptionOptions = CaptionOptions()
+    metadata: dict[str, Any] = Field(
+        default_factory=dict, description="Yours; returned as given, at most 16 KiB."
+    )
     priority: Priority = Priority.NORMAL
 
 

@@ -23,11 +23,15 @@ def _named(variable: str, default: Any, help_text: str, **limits: Any) -> Any:
 class Settings(BaseSettings):
     """Everything that can be configured; ``docs/settings.md`` lists it."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
 
     # Where things are kept
     database_url: str | None = _named(
-        "DATABASE_URL", None, "PostgreSQL (postgresql://…) in distributed mode; unset: SQLite in the data folder."
+        "DATABASE_URL",
+        None,
+        "PostgreSQL (postgresql://…) in distributed mode; unset: SQLite in the data folder.",
     )
     redis_url: str | None = _named(
         "REDIS_URL", None, "Redis broker (redis:// or rediss://). Setting it chooses distributed mode."
@@ -45,7 +49,9 @@ class Settings(BaseSettings):
     # The API
     host: str = _named("CAPTIONFLEET_HOST", "127.0.0.1", "Address to listen on.")
     port: int = _named("CAPTIONFLEET_PORT", 8080, "Port to listen on.", ge=0, le=65535)
-    api_workers: int = _named("CAPTIONFLEET_API_WORKERS", 2, "API processes of `captionfleet api`.", ge=1, le=64)
+    api_workers: int = _named(
+        "CAPTIONFLEET_API_WORKERS", 2, "API processes of `captionfleet api`.", ge=1, le=64
+    )
     api_threads: int = _named("CAPTIONFLEET_API_THREADS", 8, "Threads per API process.", ge=2, le=256)
     require_keys: bool | None = _named(
         "CAPTIONFLEET_REQUIRE_KEYS",
@@ -61,7 +67,11 @@ class Settings(BaseSettings):
         "CAPTIONFLEET_MAX_UPLOAD_BYTES", 100 * 1024 * MIB, "Bytes per request that creates a job.", ge=1024
     )
     caption_wait_s: float = _named(
-        "CAPTIONFLEET_CAPTION_WAIT", 10.0, "Seconds POST /v1/captions waits before it answers 202.", ge=0, le=60
+        "CAPTIONFLEET_CAPTION_WAIT",
+        10.0,
+        "Seconds POST /v1/captions waits before it answers 202.",
+        ge=0,
+        le=60,
     )
 
     # The model
@@ -76,11 +86,16 @@ class Settings(BaseSettings):
     )
     batch_size: int = _named("CAPTIONFLEET_BATCH_SIZE", 32, "Most images in one forward pass.", ge=1, le=4096)
     forward_limit_s: float = _named(
-        "CAPTIONFLEET_FORWARD_LIMIT", 300.0, "Seconds after which a stuck forward pass ends the process.", gt=0
+        "CAPTIONFLEET_FORWARD_LIMIT",
+        300.0,
+        "Seconds after which a stuck forward pass ends the process.",
+        gt=0,
     )
 
     # The worker
-    concurrency: int = _named("CAPTIONFLEET_CONCURRENCY", 4, "Chunks a worker has in hand at once.", ge=1, le=64)
+    concurrency: int = _named(
+        "CAPTIONFLEET_CONCURRENCY", 4, "Chunks a worker has in hand at once.", ge=1, le=64
+    )
     decode_processes: int = _named(
         "CAPTIONFLEET_DECODE_PROCESSES", 2, "Child processes that decode images.", ge=1, le=64
     )
@@ -96,9 +111,7 @@ class Settings(BaseSettings):
     max_failures: int = _named(
         "CAPTIONFLEET_MAX_FAILURES", 6, "Transient failures of a chunk before its images fail.", ge=1, le=100
     )
-    retention_days: float = _named(
-        "CAPTIONFLEET_RETENTION_DAYS", 30.0, "Days a finished job is kept.", gt=0
-    )
+    retention_days: float = _named("CAPTIONFLEET_RETENTION_DAYS", 30.0, "Days a finished job is kept.", gt=0)
     log_level: str = _named("CAPTIONFLEET_LOG_LEVEL", "INFO", "debug, info, warning or error.")
 
     @property
@@ -139,13 +152,17 @@ class Settings(BaseSettings):
         if self.redis_url and urlsplit(self.redis_url).scheme not in ("redis", "rediss"):
             raise ValueError("REDIS_URL must start with redis:// or rediss://")
         if self.redis_url and not (self.database_url or "").startswith("postgresql"):
-            raise ValueError("REDIS_URL is set, so DATABASE_URL must name a PostgreSQL database (postgresql://…)")
+            raise ValueError(
+                "REDIS_URL is set, so DATABASE_URL must name a PostgreSQL database (postgresql://…)"
+            )
         if self.redis_url and not self.bucket:
             raise ValueError("REDIS_URL is set, so CAPTIONFLEET_BUCKET must name the S3 bucket for uploads")
         if self.embedded and self.database_url and not self.database_url.startswith("sqlite:///"):
             raise ValueError("DATABASE_URL names a server, so REDIS_URL must be set too (or unset both)")
         if self.embedded and self.require_keys is False and not _is_loopback(self.host):
-            raise ValueError(f"CAPTIONFLEET_HOST={self.host} is not loopback, so CAPTIONFLEET_REQUIRE_KEYS must be 1")
+            raise ValueError(
+                f"CAPTIONFLEET_HOST={self.host} is not loopback, so CAPTIONFLEET_REQUIRE_KEYS must be 1"
+            )
         return self
 
 

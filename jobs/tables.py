@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -32,7 +42,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[Any]: JSON()}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[Any]: JSON()}
 
 
 class JobRow(Base):
@@ -47,7 +57,7 @@ class JobRow(Base):
     options: Mapped[dict[str, Any]]
     job_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
     source: Mapped[str] = mapped_column(String(16))
-    # Chunks of a weight-4 job are handed out four times as often as those of a weight-1 job of the same owner.
+    # Of one owner's jobs, a weight-4 job has four times as many chunks handed out as a weight-1 job.
     weight: Mapped[int]
     # Small jobs travel on the model's fast queue.
     fast: Mapped[bool]
@@ -173,7 +183,7 @@ class ChunkRow(Base):
 
 
 class UploadRow(Base):
-    """Objects being stored for a job that does not exist yet; the sweep clears up what a dead request left."""
+    """Objects being stored for a job that does not exist yet; the sweep removes what a dead request left."""
 
     __tablename__ = "uploads"
 

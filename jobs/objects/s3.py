@@ -1,0 +1,194 @@
+"""Objects in an S3 bucket, and images that lie in other buckets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from jobs.errors import ItemCode, ItemError, StorageUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+PUT_THREADS = 8
+SPOOL_BYTES = 1024 * 1024
+URL_SECONDS = 900
+_GONE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound", "NoSuchVersion"}
+_DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
+
+
+class S3:
+    """One boto3 client, made when first used; boto3 reads credentials, region and endpoint itself."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._client: S3Client | None = None
+
+    @property
+    def client(self) -> S3Client:
+        """The client; raises ``StorageUnavailable`` where boto3 is not installed."""
+        with self._lock:
+            if self._client is None:
+                self._client = _connect()
+            return self._client
+
+
+def _connect() -> S3Client:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as error:
+        message = "reading from S3 needs the `distributed` extra: pip install -e '.[distributed]'"
+        raise StorageUnavailable(message) from error
+    config = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        max_pool_connections=64,
+        # Other servers than AWS do not know the newer checksums; AWS needs none of them here.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    with _translated():
+        return boto3.client("s3", config=config)
+
+
+class S3Objects:
+    """An ``ObjectStore`` in a bucket."""
+
+    def __init__(self, s3: S3, bucket: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+
+    @contextmanager
+    def batch(self) -> Iterator[_S3Batch]:
+        """Store several objects, a few at a time."""
+        with ThreadPoolExecutor(PUT_THREADS, thread_name_prefix="put") as pool:
+            yield _S3Batch(self._s3.client, self._bucket, pool)
+
+    def read(self, key: str, limit: int) -> bytes:
+        """Return an object's bytes."""
+        return read_object(self._s3, self._bucket, key, limit)
+
+    def open(self, key: str) -> BinaryIO:
+        """Open an object for streaming."""
+        with _translated():
+            return cast(BinaryIO, self._s3.client.get_object(Bucket=self._bucket, Key=key)["Body"])
+
+    def url(self, key: str, content_type: str) -> str | None:
+        """Return a presigned URL that serves the object as ``content_type``."""
+        parameters = {"Bucket": self._bucket, "Key": key, "ResponseContentType": content_type}
+        return self._s3.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=URL_SECONDS)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete all objects under a prefix, a thousand at a time."""
+        deleted = 0
+        with _translated():
+            pages = self._s3.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix
+            )
+            for page in pages:
+                keys = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
+                if keys:
+                    answer = self._s3.client.delete_objects(
+                        Bucket=self._bucket, Delete=cast(Any, {"Objects": keys})
+                    )
+                    if answer.get("Errors"):
+                        raise StorageUnavailable(
+                            f"objects under {prefix} cannot be deleted: {answer['Errors'][0]}"
+                        )
+                    deleted += len(keys)
+        return deleted
+
+    def check(self) -> None:
+        """Ask for the bucket."""
+        with _translated(item=False):
+            self._s3.client.head_bucket(Bucket=self._bucket)
+
+
+def read_object(s3: S3, bucket: str, key: str, limit: int) -> bytes:
+    """Return an object's bytes; errors as ``ObjectStore.read``."""
+    with _translated():
+        answer = s3.client.get_object(Bucket=bucket, Key=key)
+        with answer["Body"] as body:
+            if answer["ContentLength"] > limit:
+                raise ItemError(ItemCode.IMAGE_TOO_LARGE, f"the image has more than {limit} bytes")
+            return body.read()
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return bucket and key of an ``s3://bucket/key`` URI; the key is taken as it stands, not decoded."""
+    bucket = urlsplit(uri).netloc
+    return bucket, uri.removeprefix(f"s3://{bucket}/")
+
+
+class _S3Batch:
+    def __init__(self, client: S3Client, bucket: str, pool: ThreadPoolExecutor) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._pool = pool
+        self._pending: list[Future[None]] = []
+
+    def open(self, key: str, content_type: str) -> _S3Writer:
+        """Begin one object."""
+        return _S3Writer(self, key, content_type)
+
+    def end(self, file: IO[bytes], key: str, content_type: str) -> None:
+        """Send a written object behind the next one's upload."""
+        while len(self._pending) >= PUT_THREADS:
+            self._pending.pop(0).result()
+        self._pending.append(self._pool.submit(self._put, file, key, content_type))
+
+    def flush(self) -> None:
+        """Wait until the bucket has every object."""
+        while self._pending:
+            self._pending.pop(0).result()
+
+    def _put(self, file: IO[bytes], key: str, content_type: str) -> None:
+        with file, _translated(item=False):
+            file.seek(0)
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=content_type)
+
+
+class _S3Writer:
+    def __init__(self, batch: _S3Batch, key: str, content_type: str) -> None:
+        self._batch = batch
+        self._key = key
+        self._content_type = content_type
+        self._file: IO[bytes] = SpooledTemporaryFile(SPOOL_BYTES)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._file.write(data)
+
+    def close(self) -> None:
+        """End the object."""
+        self._batch.end(self._file, self._key, self._content_type)
+
+    def discard(self) -> None:
+        """Forget what was written."""
+        self._file.close()
+
+
+@contextmanager
+def _translated(*, item: bool = True) -> Iterator[None]:
+    """Say boto3's errors in our words; ``item`` where a missing object is the item's own fault."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if item and code in _GONE:
+            raise ItemError(ItemCode.OBJECT_NOT_FOUND, "there is no such object in S3") from error
+        if item and code in _DENIED:
+            raise ItemError(ItemCode.ACCESS_DENIED, "S3 does not let this service read the object") from error
+        raise StorageUnavailable(f"S3 refuses: {error}") from error
+    except (BotoCoreError, HTTPError, OSError) as error:
+        raise StorageUnavailable(f"S3 does not answer: {error}") from error

@@ -1,0 +1,30 @@
+"""The job store: the only place with SQL."""
+
+from __future__ import annotations
+
+from jobs.store.chunks import ChunkStore
+from jobs.store.database import Database
+from jobs.store.jobs import JobStore
+from jobs.store.keys import KeyStore
+from jobs.store.submit import SubmitStore
+from jobs.store.sweeps import SweepStore
+from jobs.store.workers import WorkerStore
+
+DAY_S = 86400
+
+
+class Store:
+    """All that is kept, by who asks for it."""
+
+    def __init__(self, database: Database, retention_days: float) -> None:
+        self.database = database
+        self.submit = SubmitStore(database)
+        self.jobs = JobStore(database)
+        self.chunks = ChunkStore(database, retention_days * DAY_S)
+        self.sweeps = SweepStore(database, retention_days * DAY_S)
+        self.workers = WorkerStore(database)
+        self.keys = KeyStore(database)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()

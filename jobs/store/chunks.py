@@ -1,0 +1,350 @@
+"""Claim, renew, hand back and record chunks: the statements that keep every image captioned exactly once.
+
+A chunk is ``open`` -> ``leased`` -> ``done``. It may be claimed while its number is below the job's ``released``.
+Its lease is the one recovery timer; ``(round, attempt)`` fences a worker whose lease was lost.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, or_, select, update
+
+from jobs.errors import ItemError
+from jobs.queue import Message, queue_name
+from jobs.records import CaptionOptions, ItemStatus, JobStatus
+from jobs.store.database import Database
+from jobs.store.window import ACTIVE, window_size
+from jobs.tables import ChunkRow, ItemRow, JobRow
+
+
+@dataclass(frozen=True)
+class ClaimedItem:
+    """One image of a claimed chunk."""
+
+    position: int
+    source: str
+    object_key: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A chunk this worker holds until its lease ends, and the items in it that wait for a caption."""
+
+    job_id: str
+    number: int
+    round: int
+    attempt: int
+    alone: bool
+    failures: int
+    owner: str
+    model: str
+    fast: bool
+    options: CaptionOptions
+    items: tuple[ClaimedItem, ...]
+
+    @property
+    def message(self) -> Message:
+        """The message that brings this chunk to a worker again."""
+        return Message(queue_name(self.model, fast=self.fast), self.job_id, self.number)
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """The final state of one item: captions, best first, or an error."""
+
+    position: int
+    captions: tuple[tuple[str, float], ...] = ()
+    error: ItemError | None = None
+    model: str | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What became of every item of a claim."""
+
+    claim: Claim
+    items: Sequence[ItemResult]
+
+
+@dataclass
+class Recorded:
+    """What a recording did: chunks it closed, chunks that were no longer this worker's, messages to send."""
+
+    closed: list[Claim] = field(default_factory=list)
+    stale: list[Claim] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+
+
+class ChunkStore:
+    """The life of chunks."""
+
+    def __init__(self, database: Database, retention_s: float) -> None:
+        self._database = database
+        self._retention_s = retention_s
+
+    def claim(self, job_id: str, number: int, worker: str, lease_s: float, alone_after: int) -> Claim | None:
+        """Take an open, released chunk of a running job; ``None`` if there is nothing to take.
+
+        From ``alone_after`` lost leases on, the claim asks to be run alone in its process.
+        """
+        with self._database.write() as connection:
+            now = self._database.now()
+            released = exists().where(
+                JobRow.id == ChunkRow.job_id, JobRow.status.in_(ACTIVE), ChunkRow.number < JobRow.released
+            )
+            taken = connection.execute(
+                update(ChunkRow)
+                .where(
+                    ChunkRow.job_id == job_id, ChunkRow.number == number, ChunkRow.state == "open", released
+                )
+                .where(or_(ChunkRow.not_before.is_(None), ChunkRow.not_before <= now))
+                .values(
+                    state="leased",
+                    owner=worker,
+                    lease_until=self._database.now(lease_s),
+                    attempt=ChunkRow.attempt + 1,
+                    alone=False,
+                    noticed_at=None,
+                )
+                .returning(
+                    ChunkRow.round,
+                    ChunkRow.attempt,
+                    ChunkRow.first,
+                    ChunkRow.last,
+                    ChunkRow.suspicions,
+                    ChunkRow.failures,
+                )
+            ).first()
+            if taken is None:
+                return None
+            connection.execute(
+                update(JobRow)
+                .where(JobRow.id == job_id, JobRow.status == JobStatus.QUEUED)
+                .values(
+                    status=JobStatus.RUNNING,
+                    started_at=func.coalesce(JobRow.started_at, now),
+                    round_started_at=now,
+                    version=JobRow.version + 1,
+                )
+            )
+            return self._read_claim(connection, job_id, number, taken, alone_after)
+
+    def _read_claim(
+        self, connection: Connection, job_id: str, number: int, taken: Any, alone_after: int
+    ) -> Claim:
+        job = connection.execute(
+            select(JobRow.owner, JobRow.model, JobRow.fast, JobRow.options).where(JobRow.id == job_id)
+        ).one()
+        rows = connection.execute(
+            select(ItemRow.position, ItemRow.source, ItemRow.object_key, ItemRow.sha256)
+            .where(ItemRow.job_id == job_id, ItemRow.position.between(taken.first, taken.last))
+            .where(ItemRow.status == ItemStatus.QUEUED)
+            .order_by(ItemRow.position)
+        )
+        return Claim(
+            job_id=job_id,
+            number=number,
+            round=taken.round,
+            attempt=taken.attempt,
+            alone=taken.suspicions >= alone_after,
+            failures=taken.failures,
+            owner=job.owner,
+            model=job.model,
+            fast=job.fast,
+            options=CaptionOptions(**job.options),
+            items=tuple(ClaimedItem(*row) for row in rows),
+        )
+
+    def renew(self, worker: str, lease_s: float) -> int:
+        """Extend every lease this worker holds, in one statement; return how many."""
+        with self._database.write() as connection:
+            return connection.execute(
+                update(ChunkRow)
+                .where(ChunkRow.state == "leased", ChunkRow.owner == worker)
+                .values(lease_until=self._database.now(lease_s))
+            ).rowcount
+
+    def mark_alone(self, claim: Claim) -> bool:
+        """Note that from now on nothing else runs in this process: its death would be this item's doing."""
+        with self._database.write() as connection:
+            return bool(connection.execute(update(ChunkRow).where(_held(claim)).values(alone=True)).rowcount)
+
+    def hand_back(self, claim: Claim) -> bool:
+        """Open a claimed chunk again without counting it against its images (a shutdown)."""
+        with self._database.write() as connection:
+            freed = update(ChunkRow).where(_held(claim)).values(**_OPEN)
+            return bool(connection.execute(freed).rowcount)
+
+    def postpone(self, claim: Claim, delay_s: float) -> bool:
+        """Open a claimed chunk again after a transient failure, to be claimed ``delay_s`` seconds from now."""
+        with self._database.write() as connection:
+            freed = (
+                update(ChunkRow)
+                .where(_held(claim))
+                .values(**_OPEN, failures=ChunkRow.failures + 1, not_before=self._database.now(delay_s))
+            )
+            return bool(connection.execute(freed).rowcount)
+
+    def record(self, results: Sequence[ChunkResult]) -> Recorded:
+        """Write final items, close their chunks, move the counters and release what comes next, at once or not at all.
+
+        Jobs are taken in one order and each job's row last, so recordings never wait for each other in a circle.
+        The caller sends ``messages`` after this returns.
+        """
+        by_job: defaultdict[str, list[ChunkResult]] = defaultdict(list)
+        for result in results:
+            by_job[result.claim.job_id].append(result)
+        recorded = Recorded()
+        with self._database.write() as connection:
+            for job_id in sorted(by_job):
+                self._record_job(connection, job_id, by_job[job_id], recorded)
+        return recorded
+
+    def _record_job(
+        self, connection: Connection, job_id: str, results: list[ChunkResult], recorded: Recorded
+    ) -> None:
+        savepoint = connection.begin_nested()
+        closed = [result for result in sorted(results, key=_number) if close_chunk(connection, result.claim)]
+        moved = {
+            status: _write_items(connection, self._database, closed, status)
+            for status in (ItemStatus.SUCCEEDED, ItemStatus.FAILED)
+        }
+        messages = advance_job(
+            connection,
+            self._database,
+            job_id,
+            Progress(len(closed), moved[ItemStatus.SUCCEEDED], moved[ItemStatus.FAILED]),
+            self._retention_s,
+        )
+        if messages is None:
+            # The job was canceled or deleted meanwhile: nothing of this may count.
+            savepoint.rollback()
+            closed = []
+        else:
+            savepoint.commit()
+            recorded.messages += messages
+        kept = {result.claim.number for result in closed}
+        recorded.closed += [result.claim for result in closed]
+        recorded.stale += [result.claim for result in results if result.claim.number not in kept]
+
+
+_OPEN = {"state": "open", "owner": None, "lease_until": None, "alone": False, "noticed_at": None}
+
+
+def _number(result: ChunkResult) -> int:
+    return result.claim.number
+
+
+def _held(claim: Claim) -> Any:
+    return and_(
+        ChunkRow.job_id == claim.job_id,
+        ChunkRow.number == claim.number,
+        ChunkRow.round == claim.round,
+        ChunkRow.attempt == claim.attempt,
+        ChunkRow.state == "leased",
+    )
+
+
+def close_chunk(connection: Connection, claim: Claim) -> bool:
+    """Mark a chunk done if this claim still holds it."""
+    done = (
+        update(ChunkRow).where(_held(claim)).values(state="done", owner=None, lease_until=None, alone=False)
+    )
+    return connection.execute(done).rowcount == 1
+
+
+def _write_items(
+    connection: Connection, database: Database, results: list[ChunkResult], status: ItemStatus
+) -> int:
+    """Write the items that end in ``status``; return how many rows really changed."""
+    failed = status is ItemStatus.FAILED
+    rows = [
+        _item_values(result.claim, item)
+        for result in results
+        for item in result.items
+        if (item.error is not None) == failed
+    ]
+    if not rows:
+        return 0
+    statement = (
+        update(ItemRow)
+        .where(ItemRow.job_id == bindparam("_job"), ItemRow.position == bindparam("_position"))
+        .where(ItemRow.status == ItemStatus.QUEUED)
+        .values(
+            status=status,
+            attempts=ItemRow.attempts + bindparam("_attempt"),
+            sha256=func.coalesce(bindparam("_sha256"), ItemRow.sha256),
+            finished_at=database.now(),
+        )
+    )
+    return connection.execute(statement, rows).rowcount
+
+
+def _item_values(claim: Claim, item: ItemResult) -> dict[str, Any]:
+    """Return one row's parameters: names with an underscore for the conditions, columns for the values."""
+    best = item.captions[0] if item.captions else (None, None)
+    return {
+        "_job": claim.job_id,
+        "_position": item.position,
+        "_attempt": claim.attempt,
+        "_sha256": item.sha256,
+        "caption": best[0],
+        "score": best[1],
+        "alternatives": [{"text": text, "score": score} for text, score in item.captions[1:]],
+        "model": item.model,
+        "width": item.width,
+        "height": item.height,
+        "error_code": item.error.code if item.error else None,
+        "error_message": item.error.message if item.error else None,
+    }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one recording adds to its job."""
+
+    closed: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    added: int = 0
+    """New chunks, where a suspicious one was split."""
+
+
+def advance_job(
+    connection: Connection, database: Database, job_id: str, progress: Progress, retention_s: float
+) -> list[Message] | None:
+    """Move a job's counters and release its next chunks; ``None`` if it no longer runs.
+
+    The window is a function of the counters (``released`` never exceeds ``closed`` + window), so neither a
+    repeated delivery can widen it nor a crash narrow it. The job's row is locked last and for one statement.
+    """
+    window = window_size(connection, database, job_id)
+    job = connection.execute(
+        select(JobRow).where(JobRow.id == job_id, JobRow.status.in_(ACTIVE)).with_for_update()
+    ).first()
+    if job is None:
+        return None
+    succeeded, failed = job.succeeded + progress.succeeded, job.failed + progress.failed
+    closed, chunk_count = job.closed + progress.closed, job.chunk_count + progress.added
+    released = max(job.released, min(chunk_count, closed + window))
+    values: dict[str, Any] = {"released": released, "closed": closed, "chunk_count": chunk_count}
+    if progress.succeeded or progress.failed:
+        values |= {"succeeded": succeeded, "failed": failed, "version": JobRow.version + 1}
+    if succeeded + failed >= job.total:
+        values |= {
+            "status": JobStatus.COMPLETED,
+            "finished_at": database.now(),
+            "expires_at": database.now(retention_s),
+            "version": JobRow.version + 1,
+        }
+    connection.execute(update(JobRow).where(JobRow.id == job_id).values(**values))
+    queue = queue_name(job.model, fast=job.fast)
+    return [Message(queue, job_id, number) for number in range(job.released, released)]

@@ -1,0 +1,202 @@
+"""One database behind two dialects: connections, transactions, its clock, and errors said in our words."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
+
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, func, literal, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from jobs.errors import DatabaseUnavailable, StartupError
+from jobs.settings import Settings
+from jobs.tables import UtcDateTime
+
+NETWORK_FILE_SYSTEMS = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "afs",
+    "9p",
+    "fuse.sshfs",
+    "fuse.s3fs",
+    "glusterfs",
+}
+_WRITES = "captionfleet_writes"
+
+
+class Database:
+    """Transactions over SQLite or PostgreSQL."""
+
+    def __init__(self, engine: Engine, lock: IO[str] | None = None) -> None:
+        self.engine = engine
+        self._lock = lock
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is SQLite."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One writing transaction; on SQLite it begins IMMEDIATE, so it never fails half-way for a lock."""
+        with _translated(), self.engine.connect() as connection:
+            connection = connection.execution_options(**{_WRITES: True})
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent read."""
+        with _translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def now(self, seconds: float = 0) -> ColumnElement[datetime]:
+        """The database's own clock plus ``seconds``: hosts may disagree about the time, leases must not."""
+        shift = timedelta(seconds=seconds)
+        if self.is_sqlite:
+            return literal(datetime.now(UTC) + shift, UtcDateTime())
+        return func.clock_timestamp(type_=UtcDateTime()) + literal(shift)
+
+    def close(self) -> None:
+        """Close all connections and let go of the data folder."""
+        self.engine.dispose()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise DatabaseUnavailable(f"the database does not answer: {_first_line(error)}") from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise DatabaseUnavailable(f"the database connection broke: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
+
+
+def open_database(settings: Settings, *, exclusive: bool = True) -> Database:
+    """Open the configured database; nothing connects before the first transaction.
+
+    An embedded database belongs to one process: ``exclusive`` takes the lock file that says so.
+    """
+    if settings.database_url and not settings.embedded:
+        return Database(_postgresql(settings))
+    path = _sqlite_path(settings)
+    _make_folder(path.parent)
+    lock = _take_lock(path.with_suffix(".lock")) if exclusive else None
+    return Database(_sqlite(path), lock)
+
+
+def _sqlite_path(settings: Settings) -> Path:
+    if settings.database_url:
+        return Path(make_url(settings.database_url).database or "captionfleet.db")
+    return settings.data_dir / "captionfleet.db"
+
+
+def _postgresql(settings: Settings) -> Engine:
+    url = make_url(settings.database_url or "").set(drivername="postgresql+psycopg")
+    return create_engine(
+        url,
+        pool_size=settings.api_threads + settings.concurrency,
+        max_overflow=8,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 5,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "application_name": "captionfleet",
+        },
+    )
+
+
+def _sqlite(path: Path) -> Engine:
+    url = URL.create("sqlite+pysqlite", database=str(path))
+    engine = create_engine(
+        url, pool_size=32, max_overflow=16, connect_args={"timeout": 60, "check_same_thread": False}
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # The driver must not begin transactions by itself: "begin" below does, the right kind.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=60000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError("configuration_invalid", f"CAPTIONFLEET_DATA_DIR: {error}") from error
+    if (kind := _file_system(folder)) in NETWORK_FILE_SYSTEMS:
+        message = (
+            f"CAPTIONFLEET_DATA_DIR={folder} is on a network file system ({kind}); SQLite needs a local disk"
+        )
+        raise StartupError("configuration_invalid", message)
+
+
+def _file_system(folder: Path) -> str | None:
+    """Return the file system type of a folder where the system tells (Linux)."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return None
+    best = ("", "")
+    target = str(folder.resolve())
+    for line in mounts.read_text().splitlines():
+        _, point, kind = line.split(" ")[:3]
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]
+
+
+# Open lock files by path: flock is per open file, so a second opening in the same process must be refused too.
+_guard = threading.Lock()
+
+
+def _take_lock(path: Path) -> IO[str]:
+    with _guard:
+        try:
+            lock = path.open("a+")
+        except OSError as error:
+            raise StartupError("configuration_invalid", f"CAPTIONFLEET_DATA_DIR: {error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            message = (
+                f"CAPTIONFLEET_DATA_DIR={path.parent} is in use by {holder}; stop it or choose another folder"
+            )
+            raise StartupError("configuration_invalid", message) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}\n")
+        lock.flush()
+        return lock

@@ -1,0 +1,198 @@
+"""Reading jobs and items, and the turns a client may give a job: cancel, retry, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, insert, or_, select, update
+
+from jobs.errors import RequestError
+from jobs.queue import Message, queue_name
+from jobs.records import Item, ItemStatus, Job, JobStatus
+from jobs.store.database import Database
+from jobs.store.submit import chunk_values
+from jobs.store.views import ItemView, leased_ranges, to_job
+from jobs.store.window import window_size
+from jobs.tables import ChunkRow, ItemRow, JobRow
+
+CANCELABLE = (JobStatus.PREPARING, JobStatus.QUEUED, JobStatus.RUNNING)
+RESULT_ROWS_AT_ONCE = 1000
+RETRY_CHUNK = 64
+
+
+class JobStore:
+    """Jobs and items as their owner sees them; whatever belongs to somebody else does not exist."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, owner: str, job_id: str) -> tuple[Job, int]:
+        """Return a job and its version, in constant time; raise ``RequestError`` job_not_found."""
+        with self._database.read() as connection:
+            row = self._find(connection, owner, job_id)
+            return self._job(connection, row), row.version
+
+    def page(
+        self, owner: str, status: JobStatus | None, limit: int, before: str | None
+    ) -> tuple[list[Job], str | None]:
+        """Return jobs, newest first, older than the job ``before``, and the cursor of the next page."""
+        query = select(JobRow).where(JobRow.owner == owner, JobRow.deleted_at.is_(None))
+        if status is not None:
+            query = query.where(JobRow.status == status)
+        if before is not None:
+            query = query.where(JobRow.id < before)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(JobRow.id.desc()).limit(limit + 1)).all()
+            jobs = [self._job(connection, row) for row in rows[:limit]]
+        return jobs, jobs[-1].id if len(rows) > limit else None
+
+    def items(
+        self, owner: str, job_id: str, status: ItemStatus | None, limit: int, after: int
+    ) -> tuple[list[Item], int | None]:
+        """Return items by position from ``after`` + 1 on, and the position to go on from."""
+        with self._database.read() as connection:
+            job = self._find(connection, owner, job_id)
+            view = ItemView(job.status, leased_ranges(connection, job_id))
+            query = select(ItemRow).where(ItemRow.job_id == job_id, ItemRow.position > after)
+            if status is not None:
+                query = query.where(view.condition(status))
+            rows = connection.execute(query.order_by(ItemRow.position).limit(limit + 1)).all()
+        items = [view.item(row) for row in rows[:limit]]
+        return items, items[-1].position if len(rows) > limit else None
+
+    def item(self, owner: str, job_id: str, position: int) -> tuple[Item, str | None, str | None]:
+        """Return one item, its object key and content type; raise ``RequestError`` not_found."""
+        with self._database.read() as connection:
+            job = self._find(connection, owner, job_id)
+            row = connection.execute(
+                select(ItemRow).where(ItemRow.job_id == job_id, ItemRow.position == position)
+            ).first()
+            if row is None:
+                raise RequestError("not_found", f"the job has no item at position {position}")
+            view = ItemView(job.status, leased_ranges(connection, job_id))
+        return view.item(row), row.object_key, row.content_type
+
+    def results(self, owner: str, job_id: str) -> Iterator[list[Item]]:
+        """Yield all items in pages by position, each read on its own: a slow reader holds nothing."""
+        after: int | None = -1
+        while after is not None:
+            items, after = self.items(owner, job_id, None, RESULT_ROWS_AT_ONCE, after)
+            yield items
+
+    def cancel(self, owner: str, job_id: str) -> None:
+        """Flag a job as canceling; raise ``RequestError`` job_state_conflict when it is over already."""
+        with self._database.write() as connection:
+            job = self._find(connection, owner, job_id)
+            if job.status in (JobStatus.CANCELING, JobStatus.CANCELED):
+                return
+            changed = connection.execute(
+                update(JobRow)
+                .where(JobRow.id == job_id, JobRow.status.in_(CANCELABLE))
+                .values(status=JobStatus.CANCELING, version=JobRow.version + 1)
+            ).rowcount
+        if not changed:
+            raise RequestError(
+                "job_state_conflict", f"the job is {job.status}; only a job that runs can be canceled"
+            )
+
+    def retry(self, owner: str, job_id: str) -> list[Message]:
+        """Queue every item of a finished job that has no caption again; return the messages to send.
+
+        Raises ``RequestError`` job_state_conflict while the job runs or when nothing is left to retry.
+        """
+        with self._database.write() as connection:
+            self._find(connection, owner, job_id)
+            job = connection.execute(select(JobRow).where(JobRow.id == job_id).with_for_update()).one()
+            if job.status not in (JobStatus.COMPLETED, JobStatus.CANCELED):
+                raise RequestError(
+                    "job_state_conflict", f"the job is {job.status}; retry it when it has finished"
+                )
+            positions = _reopen_items(connection, job_id)
+            if not positions:
+                raise RequestError(
+                    "job_state_conflict", "every image of this job has a caption; nothing to retry"
+                )
+            chunks = _retry_chunks(job, positions)
+            connection.execute(
+                update(ChunkRow)
+                .where(ChunkRow.job_id == job_id, ChunkRow.state != "done")
+                .values(state="done")
+            )
+            connection.execute(insert(ChunkRow), chunks)
+            connection.execute(
+                update(JobRow).where(JobRow.id == job_id).values(**_reopened(job, len(chunks)))
+            )
+            released = min(
+                job.chunk_count + len(chunks),
+                job.chunk_count + window_size(connection, self._database, job_id),
+            )
+            connection.execute(update(JobRow).where(JobRow.id == job_id).values(released=released))
+        queue = queue_name(job.model, fast=job.fast)
+        return [Message(queue, job_id, number) for number in range(job.chunk_count, released)]
+
+    def delete(self, owner: str, job_id: str) -> None:
+        """Hide a job for good; the sweep removes its objects, then its rows."""
+        with self._database.write() as connection:
+            self._find(connection, owner, job_id)
+            connection.execute(
+                update(JobRow)
+                .where(JobRow.id == job_id)
+                .values(
+                    deleted_at=self._database.now(),
+                    status=case((JobRow.status.in_(CANCELABLE), JobStatus.CANCELING), else_=JobRow.status),
+                    version=JobRow.version + 1,
+                )
+            )
+
+    def _find(self, connection: Connection, owner: str, job_id: str) -> Row[Any]:
+        row = connection.execute(
+            select(JobRow).where(JobRow.id == job_id, JobRow.owner == owner, JobRow.deleted_at.is_(None))
+        ).first()
+        if row is None:
+            raise RequestError("job_not_found", f"there is no job {job_id}")
+        return row
+
+    def _job(self, connection: Connection, row: Row[Any]) -> Job:
+        running = 0
+        if row.status == JobStatus.RUNNING:
+            running = sum(last - first + 1 for first, last in leased_ranges(connection, row.id))
+        return to_job(row, running)
+
+
+def _reopen_items(connection: Connection, job_id: str) -> list[int]:
+    """Queue failed and canceled items again; return their positions in order."""
+    rows = connection.execute(
+        update(ItemRow)
+        .where(ItemRow.job_id == job_id)
+        .where(or_(ItemRow.status == ItemStatus.FAILED, ItemRow.status == ItemStatus.CANCELED))
+        .values(status=ItemStatus.QUEUED, error_code=None, error_message=None, finished_at=None)
+        .returning(ItemRow.position)
+    )
+    return sorted(rows.scalars())
+
+
+def _retry_chunks(job: Row[Any], positions: Sequence[int]) -> list[dict[str, Any]]:
+    """Return chunk rows of the next round that cover the given positions; what lies between is final already."""
+    groups = [positions[start : start + RETRY_CHUNK] for start in range(0, len(positions), RETRY_CHUNK)]
+    return [
+        chunk_values(job.id, job.chunk_count + index, job.round + 1, group[0], group[-1])
+        for index, group in enumerate(groups)
+    ]
+
+
+def _reopened(job: Row[Any], new_chunks: int) -> dict[str, Any]:
+    """Return the job's values at the start of its next round: every older chunk counts as closed."""
+    return {
+        "status": JobStatus.QUEUED,
+        "round": job.round + 1,
+        "version": job.version + 1,
+        "failed": 0,
+        "closed": job.chunk_count,
+        "released": job.chunk_count,
+        "chunk_count": job.chunk_count + new_chunks,
+        "round_base": job.succeeded,
+        "round_started_at": None,
+        "finished_at": None,
+        "expires_at": None,
+    }

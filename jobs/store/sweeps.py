@@ -1,0 +1,300 @@
+"""What the sweep reads and mends: lost leases, lost messages, narrow windows, half-done cancels, old rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, true, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from jobs.errors import ItemCode
+from jobs.queue import Message, queue_name
+from jobs.records import ItemStatus, JobStatus
+from jobs.store.chunks import Progress, advance_job
+from jobs.store.database import Database
+from jobs.store.submit import chunk_values
+from jobs.store.window import ACTIVE, narrow_jobs
+from jobs.tables import ChunkRow, IdempotencyRow, ItemRow, JobRow, LeaseRow, UploadRow, WorkerRow
+
+SLICE = 5000
+NOTICE_S = 15
+SPLIT_AFTER = 2
+DEATHS_ALONE = 2
+UPLOAD_SILENT_S = 900
+DAY_S = 86400
+
+
+class SweepStore:
+    """Finding lost or due work; every step is safe to repeat and to run twice at once."""
+
+    def __init__(self, database: Database, retention_s: float) -> None:
+        self._database = database
+        self._retention_s = retention_s
+
+    def take_turn(self, holder: str, seconds: float) -> bool:
+        """Take or keep the sweep's lease, so that one process at a time acts."""
+        with self._database.write() as connection:
+            dialect = sqlite if self._database.is_sqlite else postgresql
+            connection.execute(dialect.insert(LeaseRow).values(name="sweep").on_conflict_do_nothing())
+            free = or_(
+                LeaseRow.until.is_(None), LeaseRow.until < self._database.now(), LeaseRow.holder == holder
+            )
+            taken = update(LeaseRow).where(LeaseRow.name == "sweep", free)
+            return bool(
+                connection.execute(taken.values(holder=holder, until=self._database.now(seconds))).rowcount
+            )
+
+    def expire_all_leases(self) -> None:
+        """Let every lease end now: in embedded mode a new process knows that the old one is dead."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(ChunkRow).where(ChunkRow.state == "leased").values(lease_until=self._database.now(-1))
+            )
+
+    def recover_leases(self) -> list[Message]:
+        """Free the chunks whose lease ended; what died alone for the second time fails. Return messages to send."""
+        with self._database.read() as connection:
+            late = (ChunkRow.state == "leased", ChunkRow.lease_until < self._database.now())
+            query = (
+                select(ChunkRow.job_id, ChunkRow.number)
+                .where(*late)
+                .order_by(ChunkRow.lease_until)
+                .limit(SLICE)
+            )
+            expired = connection.execute(query).all()
+        messages: list[Message] = []
+        for job_id, number in expired:
+            with self._database.write() as connection:
+                again = select(ChunkRow).where(ChunkRow.job_id == job_id, ChunkRow.number == number, *late)
+                chunk = connection.execute(again.with_for_update(skip_locked=True)).first()
+                if chunk is not None:
+                    messages += self._recover(connection, chunk)
+        return messages
+
+    def _recover(self, connection: Connection, chunk: Row[Any]) -> list[Message]:
+        suspicions = chunk.suspicions + (0 if chunk.alone else 1)
+        deaths = chunk.deaths_alone + (1 if chunk.alone else 0)
+        if deaths >= DEATHS_ALONE:
+            return self._fail_crashed(connection, chunk)
+        if suspicions >= SPLIT_AFTER and chunk.last > chunk.first:
+            return self._split(connection, chunk)
+        _change(
+            connection,
+            chunk,
+            state="open",
+            owner=None,
+            lease_until=None,
+            alone=False,
+            suspicions=suspicions,
+            deaths_alone=deaths,
+            noticed_at=self._database.now(),
+        )
+        return _messages(connection, [(chunk.job_id, chunk.number)])
+
+    def _fail_crashed(self, connection: Connection, chunk: Row[Any]) -> list[Message]:
+        message = f"the worker died {DEATHS_ALONE} times while it captioned this image alone"
+        failed = connection.execute(
+            update(ItemRow)
+            .where(_in_chunk(chunk), ItemRow.status == ItemStatus.QUEUED)
+            .values(
+                status=ItemStatus.FAILED,
+                error_code=ItemCode.WORKER_CRASHED,
+                error_message=message,
+                attempts=ItemRow.attempts + chunk.attempt,
+                finished_at=self._database.now(),
+            )
+        ).rowcount
+        _change(connection, chunk, state="done", owner=None, lease_until=None, alone=False)
+        return self._advance(connection, chunk.job_id, Progress(closed=1, failed=failed))
+
+    def _split(self, connection: Connection, chunk: Row[Any]) -> list[Message]:
+        """Replace a suspicious chunk by chunks of one image each, at the end of the job."""
+        positions = connection.execute(
+            select(ItemRow.position)
+            .where(_in_chunk(chunk), ItemRow.status == ItemStatus.QUEUED)
+            .order_by(ItemRow.position)
+        ).scalars()
+        job = connection.execute(
+            select(JobRow.chunk_count).where(JobRow.id == chunk.job_id).with_for_update()
+        ).one()
+        rows = [
+            chunk_values(chunk.job_id, job.chunk_count + index, chunk.round, position, position)
+            | {"suspicions": SPLIT_AFTER}
+            for index, position in enumerate(positions)
+        ]
+        if rows:
+            connection.execute(insert(ChunkRow), rows)
+        _change(connection, chunk, state="done", owner=None, lease_until=None, alone=False)
+        return self._advance(connection, chunk.job_id, Progress(closed=1, added=len(rows)))
+
+    def _advance(self, connection: Connection, job_id: str, progress: Progress) -> list[Message]:
+        return advance_job(connection, self._database, job_id, progress, self._retention_s) or []
+
+    def due_retries(self) -> list[Message]:
+        """Return messages for the postponed chunks whose time has come."""
+        with self._database.write() as connection:
+            now = self._database.now()
+            rows = connection.execute(
+                update(ChunkRow)
+                .where(ChunkRow.state == "open", ChunkRow.not_before <= now)
+                .values(not_before=None, noticed_at=now)
+                .returning(ChunkRow.job_id, ChunkRow.number)
+            ).all()
+            return _messages(connection, [(row.job_id, row.number) for row in rows])
+
+    def unclaimed(self, *, at_once: bool = False) -> list[Message]:
+        """Return messages for released chunks that nobody claimed for a while (or all of them, ``at_once``)."""
+        with self._database.write() as connection:
+            now = self._database.now()
+            waiting = and_(
+                ChunkRow.state == "open",
+                ChunkRow.not_before.is_(None),
+                ChunkRow.job_id == JobRow.id,
+                JobRow.status.in_(ACTIVE),
+                ChunkRow.number < JobRow.released,
+            )
+            overdue = ChunkRow.noticed_at < self._database.now(-NOTICE_S)
+            rows = connection.execute(
+                select(ChunkRow.job_id, ChunkRow.number)
+                .where(waiting, true() if at_once else overdue)
+                .order_by(ChunkRow.job_id, ChunkRow.number)
+                .limit(SLICE)
+            ).all()
+            connection.execute(
+                update(ChunkRow).where(waiting, ChunkRow.noticed_at.is_(None)).values(noticed_at=now)
+            )
+            return _messages(connection, [(row.job_id, row.number) for row in rows])
+
+    def renotice(self, messages: Sequence[Message]) -> None:
+        """Start the waiting time of these chunks again, after their messages were sent."""
+        with self._database.write() as connection:
+            for message in messages:
+                connection.execute(
+                    update(ChunkRow)
+                    .where(ChunkRow.job_id == message.job_id, ChunkRow.number == message.chunk)
+                    .where(ChunkRow.state == "open")
+                    .values(noticed_at=self._database.now())
+                )
+
+    def widen_windows(self) -> list[Message]:
+        """Release chunks of jobs whose window is narrower than their share has become."""
+        with self._database.read() as connection:
+            narrow = narrow_jobs(connection, self._database, SLICE)
+        messages: list[Message] = []
+        for job_id in narrow:
+            with self._database.write() as connection:
+                messages += self._advance(connection, job_id, Progress())
+        return messages
+
+    def finish_cancels(self) -> bool:
+        """Write the items of canceling jobs, a slice a job; return whether something is left to do."""
+        with self._database.read() as connection:
+            jobs = (
+                connection.execute(
+                    select(JobRow.id)
+                    .where(JobRow.status == JobStatus.CANCELING, JobRow.deleted_at.is_(None))
+                    .limit(100)
+                )
+                .scalars()
+                .all()
+            )
+        return any([self._cancel_slice(job_id) for job_id in jobs])
+
+    def _cancel_slice(self, job_id: str) -> bool:
+        with self._database.write() as connection:
+            now = self._database.now()
+            positions = (
+                select(ItemRow.position)
+                .where(ItemRow.job_id == job_id, ItemRow.status == ItemStatus.QUEUED)
+                .limit(SLICE)
+            )
+            changed = connection.execute(
+                update(ItemRow)
+                .where(ItemRow.job_id == job_id, ItemRow.position.in_(positions))
+                .values(status=ItemStatus.CANCELED, finished_at=now)
+            ).rowcount
+            if changed == SLICE:
+                return True
+            connection.execute(
+                update(ChunkRow)
+                .where(ChunkRow.job_id == job_id, ChunkRow.state != "done")
+                .values(state="done", owner=None, lease_until=None, alone=False)
+            )
+            connection.execute(
+                update(JobRow)
+                .where(JobRow.id == job_id, JobRow.status == JobStatus.CANCELING)
+                .values(
+                    status=JobStatus.CANCELED,
+                    finished_at=now,
+                    expires_at=self._database.now(self._retention_s),
+                    version=JobRow.version + 1,
+                )
+            )
+            return False
+
+    def expire_jobs(self) -> None:
+        """Mark what is past its time as deleted."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(JobRow)
+                .where(JobRow.expires_at < self._database.now(), JobRow.deleted_at.is_(None))
+                .values(deleted_at=self._database.now(), version=JobRow.version + 1)
+            )
+
+    def deleted_jobs(self) -> list[str]:
+        """Return jobs whose objects and rows are to be removed."""
+        with self._database.read() as connection:
+            query = (
+                select(JobRow.id).where(JobRow.deleted_at.is_not(None)).order_by(JobRow.deleted_at).limit(20)
+            )
+            return list(connection.execute(query).scalars())
+
+    def delete_rows(self, job_id: str) -> bool:
+        """Delete a slice of a deleted job's items, at last the job; return whether something is left."""
+        with self._database.write() as connection:
+            positions = select(ItemRow.position).where(ItemRow.job_id == job_id).limit(SLICE)
+            deleted = connection.execute(
+                delete(ItemRow).where(ItemRow.job_id == job_id, ItemRow.position.in_(positions))
+            ).rowcount
+            if deleted == SLICE:
+                return True
+            connection.execute(delete(ChunkRow).where(ChunkRow.job_id == job_id))
+            connection.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
+            connection.execute(delete(JobRow).where(JobRow.id == job_id))
+            return False
+
+    def abandoned_uploads(self) -> list[str]:
+        """Return job ids whose request died before the job was made."""
+        with self._database.read() as connection:
+            silent = UploadRow.heartbeat_at < self._database.now(-UPLOAD_SILENT_S)
+            return list(connection.execute(select(UploadRow.job_id).where(silent).limit(100)).scalars())
+
+    def forget_old(self) -> None:
+        """Drop idempotency keys after a day and workers that were not seen for a day."""
+        with self._database.write() as connection:
+            yesterday = self._database.now(-DAY_S)
+            connection.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < yesterday))
+            connection.execute(delete(WorkerRow).where(WorkerRow.last_seen < yesterday))
+
+
+def _in_chunk(chunk: Row[Any]) -> Any:
+    return and_(ItemRow.job_id == chunk.job_id, ItemRow.position.between(chunk.first, chunk.last))
+
+
+def _change(connection: Connection, chunk: Row[Any], **values: Any) -> None:
+    connection.execute(
+        update(ChunkRow)
+        .where(ChunkRow.job_id == chunk.job_id, ChunkRow.number == chunk.number)
+        .values(**values)
+    )
+
+
+def _messages(connection: Connection, chunks: Sequence[tuple[str, int]]) -> list[Message]:
+    """Return messages for chunks of active jobs."""
+    jobs = {job_id for job_id, _ in chunks}
+    rows = connection.execute(
+        select(JobRow.id, JobRow.model, JobRow.fast).where(JobRow.id.in_(jobs), JobRow.status.in_(ACTIVE))
+    )
+    queues = {row.id: queue_name(row.model, fast=row.fast) for row in rows}
+    return [Message(queues[job_id], job_id, number) for job_id, number in chunks if job_id in queues]
