@@ -73,11 +73,12 @@ def _decode(
     picture: ImageFile.ImageFile, size: tuple[int, int], resample: Image.Resampling, max_pixels: int
 ) -> DecodedImage:
     width, height = _checked_size(picture, max_pixels)
+    # Before anything else: looking for EXIF decodes a PNG.
+    _scale_transparent_colour(picture)
     orientation = _orientation(picture)
     sideways = orientation in _SIDEWAYS
     target = (size[1], size[0]) if sideways else size
     scaled = picture.draft(None, (_DRAFT_FACTOR * target[0], _DRAFT_FACTOR * target[1])) is not None
-    _scale_transparent_colour(picture)
     picture.load()
     if not scaled:
         # What a HEIC or GIF holds may differ from what its header declares.
