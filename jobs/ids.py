@@ -9,7 +9,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def new_id(prefix: str) -> str:
-    """Return ``prefix_`` plus 26 characters: 48 bits of milliseconds, then 80 random bits (the ULID layout)."""
+    """Return ``prefix_`` and 26 characters: 48 bits of milliseconds, then 80 random bits (ULID layout)."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     digits = [_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)]
     return f"{prefix}_{''.join(digits)}"

@@ -1,4 +1,4 @@
-"""The one door for new jobs: whoever brings them, they are checked, stored, committed and only then announced."""
+"""The one door for new jobs: they are checked, stored, committed and only then announced to workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API takes and gives, as types: the same ones validate requests, shape answers and make the OpenAPI document."""
+"""What the API takes and gives: types that validate requests, shape answers and make the OpenAPI document."""
 
 from __future__ import annotations
 

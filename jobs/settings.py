@@ -171,7 +171,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment (and ``overrides``, by field name); one-line ``StartupError`` if it cannot work."""
+    """Read the environment (and ``overrides``, by field); one-line ``StartupError`` if it cannot work."""
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)

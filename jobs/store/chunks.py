@@ -1,7 +1,7 @@
 """Claim, renew, hand back and record chunks: the statements that keep every image captioned exactly once.
 
-A chunk is ``open`` -> ``leased`` -> ``done``. It may be claimed while its number is below the job's ``released``.
-Its lease is the one recovery timer; ``(round, attempt)`` fences a worker whose lease was lost.
+A chunk is ``open`` -> ``leased`` -> ``done``, and may be claimed once its number is below the job's
+``released``. Its lease is the one recovery timer; ``(round, attempt)`` fences a worker that lost it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, or_, select, update
 
 from jobs.errors import ItemError
 from jobs.queue import Message, queue_name
@@ -184,7 +184,7 @@ class ChunkStore:
             return bool(connection.execute(freed).rowcount)
 
     def postpone(self, claim: Claim, delay_s: float) -> bool:
-        """Open a claimed chunk again after a transient failure, to be claimed ``delay_s`` seconds from now."""
+        """Open a claimed chunk again after a transient failure, to be claimed in ``delay_s`` seconds."""
         with self._database.write() as connection:
             freed = (
                 update(ChunkRow)
@@ -194,9 +194,9 @@ class ChunkStore:
             return bool(connection.execute(freed).rowcount)
 
     def record(self, results: Sequence[ChunkResult]) -> Recorded:
-        """Write final items, close their chunks, move the counters and release what comes next, at once or not at all.
+        """Write final items, close chunks, move counters and release what comes next, in one transaction.
 
-        Jobs are taken in one order and each job's row last, so recordings never wait for each other in a circle.
+        Jobs are taken in one order and each job's row last, so that recordings never deadlock.
         The caller sends ``messages`` after this returns.
         """
         by_job: defaultdict[str, list[ChunkResult]] = defaultdict(list)

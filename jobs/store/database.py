@@ -176,7 +176,7 @@ def _file_system(folder: Path) -> str | None:
     return best[1]
 
 
-# Open lock files by path: flock is per open file, so a second opening in the same process must be refused too.
+# Taking the lock and reading its holder must not interleave between threads.
 _guard = threading.Lock()
 
 

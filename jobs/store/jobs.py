@@ -173,7 +173,7 @@ def _reopen_items(connection: Connection, job_id: str) -> list[int]:
 
 
 def _retry_chunks(job: Row[Any], positions: Sequence[int]) -> list[dict[str, Any]]:
-    """Return chunk rows of the next round that cover the given positions; what lies between is final already."""
+    """Return the next round's chunk rows for these positions; what lies between them is final already."""
     groups = [positions[start : start + RETRY_CHUNK] for start in range(0, len(positions), RETRY_CHUNK)]
     return [
         chunk_values(job.id, job.chunk_count + index, job.round + 1, group[0], group[-1])

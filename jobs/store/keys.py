@@ -88,7 +88,7 @@ class KeyStore:
             return found.first() is not None
 
     def grant(self, owner: str, uri: str) -> Grant:
-        """Let an owner's jobs read what lies under ``s3://bucket/prefix``; raise ``RequestError`` invalid_request."""
+        """Let an owner's jobs read under ``s3://bucket/prefix``; raise ``RequestError`` invalid_request."""
         parts = urlsplit(uri)
         if parts.scheme != "s3" or not parts.netloc:
             raise RequestError("invalid_request", f"{uri!r} is not of the form s3://bucket/prefix")

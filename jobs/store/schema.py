@@ -27,7 +27,7 @@ def check(database: Database) -> None:
     with database.read() as connection:
         found = current(connection)
     if found != HEAD:
-        message = f"the database schema is {found or 'empty'}, this version needs {HEAD}: run `captionfleet migrate`"
+        message = f"the database schema is {found or 'empty'} and must be {HEAD}: run `captionfleet migrate`"
         raise StartupError("schema_outdated", message)
 
 

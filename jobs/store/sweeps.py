@@ -53,7 +53,7 @@ class SweepStore:
             )
 
     def recover_leases(self) -> list[Message]:
-        """Free the chunks whose lease ended; what died alone for the second time fails. Return messages to send."""
+        """Free the chunks whose lease ended, fail what died alone twice; return messages to send."""
         with self._database.read() as connection:
             late = (ChunkRow.state == "leased", ChunkRow.lease_until < self._database.now())
             query = (
@@ -144,7 +144,7 @@ class SweepStore:
             return _messages(connection, [(row.job_id, row.number) for row in rows])
 
     def unclaimed(self, *, at_once: bool = False) -> list[Message]:
-        """Return messages for released chunks that nobody claimed for a while (or all of them, ``at_once``)."""
+        """Return messages for released chunks that nobody claimed for a while (``at_once``: for all)."""
         with self._database.write() as connection:
             now = self._database.now()
             waiting = and_(
@@ -199,7 +199,8 @@ class SweepStore:
                 .scalars()
                 .all()
             )
-        return any([self._cancel_slice(job_id) for job_id in jobs])
+        unfinished = [job_id for job_id in jobs if self._cancel_slice(job_id)]
+        return bool(unfinished)
 
     def _cancel_slice(self, job_id: str) -> bool:
         with self._database.write() as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, select
 
-from jobs.records import JobStatus
+from jobs.records import FAST_JOB_IMAGES, JobStatus
 from jobs.store.database import Database
 from jobs.tables import JobRow, WorkerRow
 
@@ -13,6 +13,8 @@ ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 SMALLEST_WINDOW = 16
 CHUNKS_PER_WORKER = 4
 WORKER_ALIVE_S = 45
+# Chunks of one image each, and as many again where suspicious ones were split.
+WHOLE_SMALL_JOB = 2 * FAST_JOB_IMAGES
 BULK = (JobRow.status.in_(ACTIVE), JobRow.fast.is_(False))
 
 
@@ -23,14 +25,12 @@ def window_size(connection: Connection, database: Database, job_id: str) -> int:
     handed out round-robin by owner. A small job (fast queue) is released whole.
     """
     job = connection.execute(
-        select(JobRow.owner, JobRow.model, JobRow.weight, JobRow.fast, JobRow.chunk_count).where(
-            JobRow.id == job_id
-        )
+        select(JobRow.owner, JobRow.model, JobRow.weight, JobRow.fast).where(JobRow.id == job_id)
     ).first()
     if job is None:
         return 0
     if job.fast:
-        return int(job.chunk_count)
+        return WHOLE_SMALL_JOB
     siblings = connection.execute(
         select(func.sum(JobRow.weight)).where(JobRow.owner == job.owner, JobRow.model == job.model, *BULK)
     ).scalar_one()
