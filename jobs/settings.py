@@ -112,7 +112,23 @@ class Settings(BaseSettings):
         "CAPTIONFLEET_MAX_FAILURES", 6, "Transient failures of a chunk before its images fail.", ge=1, le=100
     )
     retention_days: float = _named("CAPTIONFLEET_RETENTION_DAYS", 30.0, "Days a finished job is kept.", gt=0)
-    log_level: str = _named("CAPTIONFLEET_LOG_LEVEL", "INFO", "debug, info, warning or error.")
+    log_level: str = _named(
+        "CAPTIONFLEET_LOG_LEVEL",
+        "info",
+        "debug, info, warning or error.",
+        pattern="(?i)^(debug|info|warning|error)$",
+    )
+
+    # The client commands (submit, jobs, status, results, cancel, retry, delete)
+    url: str = _named(
+        "CAPTIONFLEET_URL",
+        "http://127.0.0.1:8080",
+        "Server that the client commands talk to.",
+        pattern="^https?://[^/]",
+    )
+    api_key: str | None = _named(
+        "CAPTIONFLEET_API_KEY", None, "API key that the client commands send.", repr=False
+    )
 
     @property
     def embedded(self) -> bool:
