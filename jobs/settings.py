@@ -140,7 +140,7 @@ class Settings(BaseSettings):
         """Whether every call needs an API key."""
         if self.require_keys is not None:
             return self.require_keys
-        return not self.embedded or not _is_loopback(self.host)
+        return not self.embedded or not is_loopback(self.host)
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -175,14 +175,15 @@ class Settings(BaseSettings):
             raise ValueError("REDIS_URL is set, so CAPTIONFLEET_BUCKET must name the S3 bucket for uploads")
         if self.embedded and self.database_url and not self.database_url.startswith("sqlite:///"):
             raise ValueError("DATABASE_URL names a server, so REDIS_URL must be set too (or unset both)")
-        if self.embedded and self.require_keys is False and not _is_loopback(self.host):
+        if self.embedded and self.require_keys is False and not is_loopback(self.host):
             raise ValueError(
                 f"CAPTIONFLEET_HOST={self.host} is not loopback, so CAPTIONFLEET_REQUIRE_KEYS must be 1"
             )
         return self
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on, or to call, is this machine alone."""
     return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
