@@ -36,7 +36,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def new_job(
-    store: Store, images: int, *, owner: str = "ann", rate: float | None = None, priority: Priority = Priority.NORMAL
+    store: Store,
+    images: int,
+    *,
+    owner: str = "ann",
+    rate: float | None = None,
+    priority: Priority = Priority.NORMAL,
 ) -> str:
     """Insert a job of ``images`` uploads; return its id."""
     job_id = new_id("job")
@@ -62,7 +67,9 @@ def age_leases(store: Store, job_id: str) -> None:
     past = datetime.now(UTC) - timedelta(seconds=5)
     with store.database.write() as connection:
         connection.execute(
-            update(ChunkRow).where(ChunkRow.job_id == job_id, ChunkRow.state == "leased").values(lease_until=past)
+            update(ChunkRow)
+            .where(ChunkRow.job_id == job_id, ChunkRow.state == "leased")
+            .values(lease_until=past)
         )
 
 

@@ -71,9 +71,8 @@ def test_a_chunk_is_claimed_once_however_many_ask(store: Store) -> None:
 
     def ask(worker: int) -> None:
         barrier.wait()
-        for number in range(7):
-            if (held := store.chunks.claim(job_id, number, f"w{worker}", 30, 2)) is not None:
-                taken.append(held)
+        asked = (store.chunks.claim(job_id, number, f"w{worker}", 30, 2) for number in range(7))
+        taken.extend(held for held in asked if held is not None)
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -150,7 +149,9 @@ def test_the_window_is_a_function_of_the_counters(store: Store) -> None:
     # A second delivery of the same chunk must not widen it, a crash before sending must not narrow it.
     assert store.chunks.record([captioned(held)]).messages == []
     assert store.sweeps.widen_windows() == []
-    assert [message.chunk for message in store.sweeps.unclaimed(at_once=True)] == list(range(1, SMALLEST_WINDOW + 1))
+    assert [message.chunk for message in store.sweeps.unclaimed(at_once=True)] == list(
+        range(1, SMALLEST_WINDOW + 1)
+    )
 
 
 def test_owners_get_equal_windows_and_priorities_share_them(store: Store) -> None:
@@ -175,14 +176,19 @@ def test_failed_items_are_counted_and_only_they_are_retried(store: Store) -> Non
     held = claim(store, job_id, 0)
     broken = ItemError(ItemCode.IMAGE_CORRUPT, "the file ends in the middle")
     results = [
-        ItemResult(i.position, error=broken) if i.position in (2, 7) else ItemResult(i.position, (("ok", -1.0),))
+        ItemResult(i.position, error=broken)
+        if i.position in (2, 7)
+        else ItemResult(i.position, (("ok", -1.0),))
         for i in held.items
     ]
     store.chunks.record([ChunkResult(held, results)])
     job, _ = store.jobs.get("ann", job_id)
     assert (job.status, job.counts.succeeded, job.counts.failed) == ("completed", 8, 2)
     failed, _ = store.jobs.items("ann", job_id, ItemStatus.FAILED, 10, -1)
-    assert [(i.position, i.error.code) for i in failed if i.error] == [(2, "image_corrupt"), (7, "image_corrupt")]
+    assert [(i.position, i.error.code) for i in failed if i.error] == [
+        (2, "image_corrupt"),
+        (7, "image_corrupt"),
+    ]
 
     messages = store.jobs.retry("ann", job_id)
     again = claim(store, job_id, messages[0].chunk)
