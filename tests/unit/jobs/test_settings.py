@@ -75,7 +75,7 @@ def test_what_cannot_work_names_its_variable(monkeypatch: pytest.MonkeyPatch, na
 
 def test_open_without_keys_is_refused_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTIONFLEET_REQUIRE_KEYS", "0")
-    with pytest.raises(StartupError, match="CAPTIONFLEET_HOST=0.0.0.0 is not loopback"):
+    with pytest.raises(StartupError, match=r"CAPTIONFLEET_HOST=0\.0\.0\.0 is not loopback"):
         load_settings(host="0.0.0.0")
 
 

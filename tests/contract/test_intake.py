@@ -1,0 +1,100 @@
+"""What no job may ask, and which S3 objects an owner may name."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.errors import RequestError
+from jobs.ids import new_id
+from jobs.intake import Intake
+from jobs.queue.embedded import EmbeddedQueue
+from jobs.records import CaptionOptions, ImageReference, JobSpec
+from jobs.settings import Settings
+from jobs.store import Store
+from jobs.store.submit import NewItem, NewJob
+from tests.contract.stores import store
+
+__all__ = ["store"]
+
+
+@pytest.fixture
+def queue() -> EmbeddedQueue:
+    return EmbeddedQueue()
+
+
+@pytest.fixture
+def intake(store: Store, queue: EmbeddedQueue) -> Intake:
+    return Intake(Settings(models=("small", "large"), max_images=3, bucket="own-uploads"), store, queue)
+
+
+def items(count: int) -> list[NewItem]:
+    return [NewItem(f"{n}.jpg", f"{n}.jpg", "upload", f"k/{n}") for n in range(count)]
+
+
+def refuse(code: str, spec: JobSpec, intake: Intake) -> None:
+    with pytest.raises(RequestError) as refusal:
+        intake.check(spec)
+    assert refusal.value.code == code
+
+
+def test_the_first_model_is_the_default_and_only_listed_ones_may_be_named(intake: Intake) -> None:
+    assert intake.check(JobSpec()) == "small"
+    assert intake.check(JobSpec(options=CaptionOptions(model="large"))) == "large"
+    for name in ("huge", "../../etc", "hf:org/model"):
+        refuse("model_not_available", JobSpec(options=CaptionOptions(model=name)), intake)
+
+
+def test_options_that_contradict_each_other_are_refused(intake: Intake) -> None:
+    refuse("invalid_request", JobSpec(options=CaptionOptions(num_beams=1, num_captions=2)), intake)
+    refuse("invalid_request", JobSpec(options=CaptionOptions(min_length=9, max_length=3)), intake)
+    refuse("invalid_request", JobSpec(metadata={"note": "x" * 20_000}), intake)
+
+
+def test_a_submitted_job_is_committed_and_announced(
+    intake: Intake, store: Store, queue: EmbeddedQueue
+) -> None:
+    job_id = new_id("job")
+    intake.submit(NewJob(job_id, "ann", "small", "upload", JobSpec()), items(3))
+    assert store.jobs.get("ann", job_id)[0].counts.total == 3
+    assert queue.depth("captionfleet.small.fast") == 1
+
+
+def test_too_many_images_leave_nothing(intake: Intake, store: Store, queue: EmbeddedQueue) -> None:
+    job_id = new_id("job")
+    with pytest.raises(RequestError) as refusal:
+        intake.submit(NewJob(job_id, "ann", "small", "upload", JobSpec()), items(4))
+    assert refusal.value.code == "too_many_images"
+    assert store.jobs.page("ann", None, 10, None) == ([], None)
+    assert queue.depth("captionfleet.small.fast") == 0
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://photos/2023/a.jpg",
+        "s3://photos/2024",
+        "s3://photos/../2024/a.jpg",
+        "s3://photos-2/2024/a.jpg",
+        "s3://own-uploads/jobs/x/0/0",
+    ],
+)
+def test_s3_objects_outside_the_grants_are_forbidden(intake: Intake, store: Store, uri: str) -> None:
+    store.keys.grant("ann", "s3://photos/2024/")
+    store.keys.grant("ann", "s3://own-uploads/")
+    store.keys.grant("bob", "s3://photos/")
+    with pytest.raises(RequestError) as refusal:
+        list(intake.references("ann", [ImageReference(s3_uri=uri)]))
+    assert refusal.value.code == "forbidden"
+
+
+def test_granted_s3_objects_become_items(intake: Intake, store: Store) -> None:
+    store.keys.grant("ann", "s3://photos/2024/")
+    references = [
+        ImageReference(s3_uri="s3://photos/2024/a b%20c.jpg", custom_id="first"),
+        ImageReference(s3_uri="s3://photos/2024/deep/er.png"),
+    ]
+    made = list(intake.references("ann", references))
+    assert [(i.name, i.custom_id, i.source, i.object_key) for i in made] == [
+        ("a b%20c.jpg", "first", "s3://photos/2024/a b%20c.jpg", None),
+        ("er.png", "er.png", "s3://photos/2024/deep/er.png", None),
+    ]
