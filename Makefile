@@ -1,0 +1,82 @@
+# Needs GNU make 3.81 or newer (what macOS ships) and Python 3.11 to 3.14. `make help` lists the targets.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+# PYTHON=/path/to/python chooses the interpreter; without it the first one that fits is taken.
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
+INPUTS := pyproject.toml requirements.lock $(wildcard client/pyproject.toml)
+CLIENT := $(if $(wildcard client/pyproject.toml),-e ./client)
+# Passed on to serve, test, bench and soak, for example: make test ARGS="tests/unit -x"
+ARGS :=
+
+.PHONY: help demo serve test check bench soak setup setup-dev lock clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+demo: setup ## Caption the sample photos, or PHOTOS=folder, end to end on this machine
+	@$(BIN)/captionfleet demo $(if $(PHOTOS),"$(PHOTOS)")
+
+serve: setup ## Run the API, the web page and a worker in one process
+	@$(BIN)/captionfleet serve $(ARGS)
+
+test: setup-dev ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup-dev ## Check style, types and import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timings
+
+bench: setup-dev ## Measure throughput and latency on this machine
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: setup-dev ## Run the long tests
+	@$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)
+
+setup: $(VENV)/.installed ## Install what embedded mode needs into .venv
+setup-dev: $(VENV)/.installed-dev ## Install everything, for development, into .venv
+
+lock: $(BIN)/python ## Write requirements.lock anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
+	  --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean: ## Remove the environment, caches and build leftovers (data stays)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info client/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@for python in $(PYTHONS); do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "error: no Python 3.11 to 3.14 with venv found (tried: $(PYTHONS)); install one or set PYTHON=/path/to/python" >&2; exit 1
+
+$(VENV)/.installed: $(BIN)/python $(INPUTS)
+	@echo "Installing into $(VENV): a web framework, SQLite access, image decoders and a CPU run time (about 350 MB)"
+	@$(call install,-e . $(CLIENT))
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python $(INPUTS)
+	@echo "Installing into $(VENV): everything for development: also Celery, PyTorch, Java, test servers (about 2 GB)"
+	@$(call install,-e '.[dev]' $(CLIENT))
+	@touch $(VENV)/.installed $@
+
+# Runs pip in the background and shows every second (every 20 in a log) how long it has run and what it does.
+define install
+log=$(VENV)/install.log; seconds=0; \
+$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c requirements.lock $(1) >$$log 2>&1 & pid=$$!; \
+trap 'kill $$pid; exit 130' INT TERM; \
+while kill -0 $$pid 2>/dev/null; do \
+  doing=$$(grep -E '^ *(Collecting|Downloading|Using cached|Installing)' $$log | tail -n 1 | cut -c 1-60); \
+  if [ -t 1 ]; then printf '\r  %3d s  %3d packages  %-60s' $$seconds $$(grep -c '^Collecting' $$log) "$$doing"; \
+  elif [ $$((seconds % 20)) -eq 19 ]; then printf '  %3d s  %3d packages  %s\n' $$seconds $$(grep -c '^Collecting' $$log) "$$doing"; fi; \
+  sleep 1; seconds=$$((seconds + 1)); \
+done; \
+wait $$pid || { echo; tail -n 20 $$log >&2; echo "error: pip failed; the whole log is in $$log" >&2; exit 1; }; \
+if [ -t 1 ]; then printf '\r%95s\r' ''; fi; echo "Installed in $$seconds s"
+endef
