@@ -31,8 +31,7 @@ class Intake:
 
     def check(self, spec: JobSpec) -> str:
         """Return the model a job will use; raise ``RequestError`` for what no job may ask."""
-        if len(json.dumps(spec.metadata, ensure_ascii=False).encode()) > METADATA_BYTES:
-            raise RequestError("invalid_request", f"metadata is larger than {METADATA_BYTES} bytes")
+        self._check_metadata(spec)
         options = spec.options
         if options.num_captions and options.num_beams and options.num_captions > options.num_beams:
             raise RequestError("invalid_request", "options.num_captions is larger than options.num_beams")
@@ -43,6 +42,15 @@ class Intake:
             known = ", ".join(self._settings.model_names)
             raise RequestError("model_not_available", f"there is no model {model!r}; there is: {known}")
         return model
+
+    def _check_metadata(self, spec: JobSpec) -> None:
+        try:
+            text = json.dumps(spec.metadata, ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            message = "metadata holds a number that JSON cannot say: NaN or infinity"
+            raise RequestError("invalid_request", message) from error
+        if len(text.encode()) > METADATA_BYTES:
+            raise RequestError("invalid_request", f"metadata is larger than {METADATA_BYTES} bytes")
 
     def submit(self, job: NewJob, items: Iterable[NewItem]) -> None:
         """Commit a job with its items, then tell the workers; the sweep tells them if the broker is away."""
@@ -57,6 +65,10 @@ class Intake:
             self._check_grant(grants, bucket, key)
             name = PurePosixPath(key).name or key
             yield NewItem(name=name, custom_id=reference.custom_id or name, source=reference.s3_uri)
+
+    def check_source(self, owner: str, s3_uri: str) -> None:
+        """Raise ``RequestError`` forbidden where an owner's grants no longer hold an item's source."""
+        self._check_grant(self._store.keys.grants(owner), *split_uri(s3_uri))
 
     def _check_grant(self, grants: list[Grant], bucket: str, key: str) -> None:
         granted = any(grant.bucket == bucket and key.startswith(grant.prefix) for grant in grants)

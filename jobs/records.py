@@ -178,6 +178,14 @@ class Item(BaseModel):
     finished_at: datetime | None
 
 
+class DeletedJob(BaseModel):
+    """A job that is gone; its images and rows follow soon."""
+
+    id: str
+    object: Literal["job"] = "job"
+    deleted: Literal[True] = True
+
+
 class JobPage(BaseModel):
     """A page of jobs, newest first."""
 

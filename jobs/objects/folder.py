@@ -103,8 +103,9 @@ class _FolderBatch:
 
     def end(self, file: BinaryIO, temporary: Path, path: Path) -> None:
         """Bring a written file to the disk behind the next one's upload."""
-        while len(self._pending) >= 4 * FSYNC_THREADS:
-            self._pending.pop(0).result()
+        with _disk_errors():
+            while len(self._pending) >= 4 * FSYNC_THREADS:
+                self._pending.pop(0).result()
         self._pending.append(self._pool.submit(_settle, file, temporary, path))
 
     def flush(self) -> None:

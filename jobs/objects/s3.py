@@ -82,8 +82,7 @@ class S3Objects:
 
     def url(self, key: str, content_type: str) -> str | None:
         """Return a presigned URL that serves the object as ``content_type``."""
-        parameters = {"Bucket": self._bucket, "Key": key, "ResponseContentType": content_type}
-        return self._s3.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=URL_SECONDS)
+        return presigned(self._s3, self._bucket, key, content_type)
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete all objects under a prefix, a thousand at a time."""
@@ -119,6 +118,13 @@ def read_object(s3: S3, bucket: str, key: str, limit: int) -> bytes:
             if answer["ContentLength"] > limit:
                 raise ItemError(ItemCode.IMAGE_TOO_LARGE, f"the image has more than {limit} bytes")
             return body.read()
+
+
+def presigned(s3: S3, bucket: str, key: str, content_type: str) -> str:
+    """Return a URL that serves an object as ``content_type`` for a quarter of an hour."""
+    parameters = {"Bucket": bucket, "Key": key, "ResponseContentType": content_type}
+    with _translated(item=False):
+        return s3.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=URL_SECONDS)
 
 
 def split_uri(uri: str) -> tuple[str, str]:

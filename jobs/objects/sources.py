@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.objects import ObjectStore
-from jobs.objects.s3 import S3, read_object, split_uri
+from jobs.objects.s3 import S3, presigned, read_object, split_uri
 
 
 class Sources:
@@ -20,3 +20,8 @@ class Sources:
             return self._objects.read(object_key, self._limit)
         bucket, key = split_uri(source)
         return read_object(self._s3, bucket, key, self._limit)
+
+    def url(self, source: str, content_type: str) -> str:
+        """Return a short-lived URL of an image that lies in S3 already."""
+        bucket, key = split_uri(source)
+        return presigned(self._s3, bucket, key, content_type)

@@ -18,7 +18,7 @@ class Store:
 
     def __init__(self, database: Database, retention_days: float) -> None:
         self.database = database
-        self.submit = SubmitStore(database)
+        self.submit = SubmitStore(database, retention_days * DAY_S)
         self.jobs = JobStore(database)
         self.chunks = ChunkStore(database, retention_days * DAY_S)
         self.sweeps = SweepStore(database, retention_days * DAY_S)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, insert, or_, select, update
+from sqlalchemy import Connection, Row, case, func, insert, or_, select, update
 
 from jobs.errors import RequestError
 from jobs.queue import Message, queue_name
@@ -17,6 +17,8 @@ from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow
 
 CANCELABLE = (JobStatus.PREPARING, JobStatus.QUEUED, JobStatus.RUNNING)
+# What an item's source says where its bytes came with the request.
+UPLOAD = "upload"
 RESULT_ROWS_AT_ONCE = 1000
 RETRY_CHUNK = 64
 
@@ -32,6 +34,12 @@ class JobStore:
         with self._database.read() as connection:
             row = self._find(connection, owner, job_id)
             return self._job(connection, row), row.version
+
+    def versions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Return the versions of these jobs, whoever owns them, in one query; deleted ones are left out."""
+        query = select(JobRow.id, JobRow.version).where(JobRow.id.in_(job_ids), JobRow.deleted_at.is_(None))
+        with self._database.read() as connection:
+            return {row.id: row.version for row in connection.execute(query)}
 
     def page(
         self, owner: str, status: JobStatus | None, limit: int, before: str | None
@@ -111,7 +119,7 @@ class JobStore:
             positions = _reopen_items(connection, job_id)
             if not positions:
                 raise RequestError(
-                    "job_state_conflict", "every image of this job has a caption; nothing to retry"
+                    "job_state_conflict", "no image of this job can be tried again; nothing to retry"
                 )
             chunks = _retry_chunks(job, positions)
             connection.execute(
@@ -120,8 +128,9 @@ class JobStore:
                 .values(state="done")
             )
             connection.execute(insert(ChunkRow), chunks)
+            failed = _still_failed(connection, job_id)
             connection.execute(
-                update(JobRow).where(JobRow.id == job_id).values(**_reopened(job, len(chunks)))
+                update(JobRow).where(JobRow.id == job_id).values(**_reopened(job, len(chunks), failed))
             )
             released = min(
                 job.chunk_count + len(chunks),
@@ -161,15 +170,22 @@ class JobStore:
 
 
 def _reopen_items(connection: Connection, job_id: str) -> list[int]:
-    """Queue failed and canceled items again; return their positions in order."""
+    """Queue failed and canceled items whose bytes there are; return their positions in order."""
     rows = connection.execute(
         update(ItemRow)
         .where(ItemRow.job_id == job_id)
+        .where(or_(ItemRow.object_key.is_not(None), ItemRow.source != UPLOAD))
         .where(or_(ItemRow.status == ItemStatus.FAILED, ItemRow.status == ItemStatus.CANCELED))
         .values(status=ItemStatus.QUEUED, error_code=None, error_message=None, finished_at=None)
         .returning(ItemRow.position)
     )
     return sorted(rows.scalars())
+
+
+def _still_failed(connection: Connection, job_id: str) -> int:
+    """Return how many items failed for good: uploads that were refused and so never stored."""
+    failed = (ItemRow.job_id == job_id, ItemRow.status == ItemStatus.FAILED)
+    return connection.execute(select(func.count()).select_from(ItemRow).where(*failed)).scalar_one()
 
 
 def _retry_chunks(job: Row[Any], positions: Sequence[int]) -> list[dict[str, Any]]:
@@ -181,17 +197,17 @@ def _retry_chunks(job: Row[Any], positions: Sequence[int]) -> list[dict[str, Any
     ]
 
 
-def _reopened(job: Row[Any], new_chunks: int) -> dict[str, Any]:
+def _reopened(job: Row[Any], new_chunks: int, failed: int) -> dict[str, Any]:
     """Return the job's values at the start of its next round: every older chunk counts as closed."""
     return {
         "status": JobStatus.QUEUED,
         "round": job.round + 1,
         "version": job.version + 1,
-        "failed": 0,
+        "failed": failed,
         "closed": job.chunk_count,
         "released": job.chunk_count,
         "chunk_count": job.chunk_count + new_chunks,
-        "round_base": job.succeeded,
+        "round_base": job.succeeded + failed,
         "round_started_at": None,
         "finished_at": None,
         "expires_at": None,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs.errors import RequestError
+from jobs.errors import ItemError, RequestError
 from jobs.queue import Message, queue_name
 from jobs.records import FAST_JOB_IMAGES, ItemStatus, JobSpec, JobStatus
 from jobs.store.database import Database
@@ -36,6 +36,8 @@ class NewItem:
     object_key: str | None = None
     content_type: str | None = None
     sha256: str | None = None
+    # Why it will never have a caption, where that is known before any worker sees it.
+    error: ItemError | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ class Reservation:
 class SubmitStore:
     """Writes new jobs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, retention_s: float) -> None:
         self._database = database
+        self._retention_s = retention_s
 
     def reserve(self, owner: str, key: str, job_id: str) -> Reservation:
         """Reserve an idempotency key for ``job_id``, or return the job it already stands for.
@@ -110,12 +113,17 @@ class SubmitStore:
                 insert(UploadRow).values(job_id=job_id, owner=owner, heartbeat_at=self._database.now())
             )
 
-    def heartbeat(self, job_id: str) -> None:
-        """Say that the request that stores this job's objects is alive."""
+    def heartbeat(self, job_id: str) -> bool:
+        """Say that the request storing this job's objects is alive; return whether its upload still is."""
         with self._database.write() as connection:
             now = self._database.now()
-            for table in (UploadRow, IdempotencyRow):
-                connection.execute(update(table).where(table.job_id == job_id).values(heartbeat_at=now))
+            alive = {
+                table: connection.execute(
+                    update(table).where(table.job_id == job_id).values(heartbeat_at=now)
+                ).rowcount
+                for table in (UploadRow, IdempotencyRow)
+            }
+        return bool(alive[UploadRow])
 
     def forget_upload(self, job_id: str) -> None:
         """Delete the upload row after its objects are gone."""
@@ -129,7 +137,10 @@ class SubmitStore:
         """
         with self._database.write() as connection:
             connection.execute(insert(JobRow).values(**self._job_values(job)))
-            total = sum(_insert_items(connection, job.id, rows) for rows in _slices(enumerate(items)))
+            total = failed = 0
+            for batch in _slices(enumerate(items)):
+                failed += self._insert_items(connection, job.id, batch)
+                total += len(batch)
             if total == 0:
                 raise RequestError("invalid_request", "the job has no images")
             self._complete_reservation(connection, job)
@@ -138,9 +149,11 @@ class SubmitStore:
             numbers = -(-total // size)
             for rows in _slices(_chunk_rows(job.id, total, size)):
                 connection.execute(insert(ChunkRow), rows)
-            connection.execute(
-                update(JobRow).where(JobRow.id == job.id).values(total=total, chunk_count=numbers, fast=fast)
-            )
+            sizes = {"total": total, "failed": failed, "round_base": failed, "chunk_count": numbers}
+            connection.execute(update(JobRow).where(JobRow.id == job.id).values(**sizes, fast=fast))
+            if failed == total:
+                self._complete(connection, job.id)
+                return []
             released = min(numbers, window_size(connection, self._database, job.id))
             connection.execute(update(JobRow).where(JobRow.id == job.id).values(released=released))
         queue = queue_name(job.model, fast=fast)
@@ -159,6 +172,25 @@ class SubmitStore:
             "fast": False,
             "created_at": self._database.now(),
         }
+
+    def _complete(self, connection: Connection, job_id: str) -> None:
+        """Finish a job that no worker can do anything for."""
+        over = {
+            "status": JobStatus.COMPLETED,
+            "finished_at": self._database.now(),
+            "expires_at": self._database.now(self._retention_s),
+        }
+        connection.execute(update(JobRow).where(JobRow.id == job_id).values(**over))
+
+    def _insert_items(self, connection: Connection, job_id: str, batch: list[tuple[int, NewItem]]) -> int:
+        """Insert items; return how many of them have failed already."""
+        queued = [_item_values(job_id, position, item) for position, item in batch if item.error is None]
+        failed = [_failed_values(job_id, position, item) for position, item in batch if item.error]
+        if queued:
+            connection.execute(insert(ItemRow), queued)
+        if failed:
+            connection.execute(insert(ItemRow).values(finished_at=self._database.now()), failed)
+        return len(failed)
 
     def _complete_reservation(self, connection: Connection, job: NewJob) -> None:
         connection.execute(delete(UploadRow).where(UploadRow.job_id == job.id))
@@ -188,24 +220,25 @@ def _slices(rows: Iterable[T]) -> Iterator[list[T]]:
         yield taken
 
 
-def _insert_items(connection: Connection, job_id: str, batch: list[tuple[int, NewItem]]) -> int:
-    rows = [
-        {
-            "job_id": job_id,
-            "position": position,
-            "status": ItemStatus.QUEUED,
-            "attempts": 0,
-            "name": item.name,
-            "custom_id": item.custom_id,
-            "source": item.source,
-            "object_key": item.object_key,
-            "content_type": item.content_type,
-            "sha256": item.sha256,
-        }
-        for position, item in batch
-    ]
-    connection.execute(insert(ItemRow), rows)
-    return len(rows)
+def _item_values(job_id: str, position: int, item: NewItem) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "position": position,
+        "status": ItemStatus.QUEUED,
+        "attempts": 0,
+        "name": item.name,
+        "custom_id": item.custom_id,
+        "source": item.source,
+        "object_key": item.object_key,
+        "content_type": item.content_type,
+        "sha256": item.sha256,
+    }
+
+
+def _failed_values(job_id: str, position: int, item: NewItem) -> dict[str, Any]:
+    assert item.error is not None
+    error = {"error_code": item.error.code, "error_message": item.error.message}
+    return _item_values(job_id, position, item) | error | {"status": ItemStatus.FAILED}
 
 
 def _chunk_rows(job_id: str, total: int, size: int) -> Iterator[dict[str, Any]]:
