@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 _GRAY_TAG, _WHITE_IS_ZERO, _BITS_TAG = 262, 0, 258
@@ -11,7 +10,9 @@ _GRAY_TAG, _WHITE_IS_ZERO, _BITS_TAG = 262, 0, 258
 
 def squash_to_rgb(picture: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
     """Squash a loaded picture to ``size`` (width, height), as RGB; transparent parts become white."""
-    if picture.mode.startswith(("I", "F")):
+    if picture.mode in ("I", "F"):
+        return _stretched(picture, size, resample).convert("RGB")
+    if picture.mode.startswith("I;16"):
         picture = _eight_bit_gray(picture)
     if picture.has_transparency_data:
         # Pillow weighs colours by their opacity while it resizes, so scaling first is right, and cheaper.
@@ -37,11 +38,9 @@ def _convert(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _eight_bit_gray(picture: Image.Image) -> Image.Image:
-    """Scale 16-bit gray by its bit depth, other deep gray from its own darkest to its brightest value."""
+    """Scale 12- or 16-bit gray by its bit depth; a transparent value becomes an alpha channel."""
     values = np.asarray(picture)
     tags = getattr(picture, "tag_v2", {})
-    if not picture.mode.startswith("I;16"):
-        return Image.fromarray(_stretched(values))
     gray = (values >> (4 if tags.get(_BITS_TAG) == (12,) else 8)).astype(np.uint8)
     if tags.get(_GRAY_TAG) == _WHITE_IS_ZERO:
         gray = ~gray
@@ -52,9 +51,15 @@ def _eight_bit_gray(picture: Image.Image) -> Image.Image:
     return Image.merge("LA", (Image.fromarray(gray), Image.fromarray(alpha)))
 
 
-def _stretched(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    finite = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    if high <= low:
-        return np.zeros(finite.shape, np.uint8)
-    return ((finite - low) * (255.0 / (high - low)) + 0.5).astype(np.uint8)
+def _stretched(picture: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Squash gray of no known range (floats, 32-bit integers), from its darkest value to its brightest."""
+    small = np.asarray(picture.convert("F").resize(size, resample))
+    finite = small[np.isfinite(small)]
+    bounds = np.array(picture.getextrema(), np.float64)
+    if not np.isfinite(bounds).all() and finite.size:
+        bounds = np.array([finite.min(), finite.max()], np.float64)
+    spread = bounds[1] - bounds[0]
+    if not spread > 0:
+        return Image.new("L", size)
+    scaled = (np.nan_to_num(small.astype(np.float64), nan=bounds[0]) - bounds[0]) * (255 / spread)
+    return Image.fromarray(np.clip(scaled + 0.5, 0, 255).astype(np.uint8))

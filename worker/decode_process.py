@@ -1,0 +1,182 @@
+"""The parent's end of one decoding child: start it, hand it an image, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from jobs.errors import ItemCode, ItemError, TransientError
+from model.captioner import Pixels
+from model.images import DecodedImage
+from worker.decode_child import READY, REPLY, REQUEST, Orders, Outcome
+
+_START_LIMIT_S = 60.0
+_END_LIMIT_S = 5.0
+_REPORT_BYTES = 2_000
+# A file above this size is not kept in memory until the next image.
+_KEPT_BYTES = 8 << 20
+_ROOT = Path(__file__).resolve().parent.parent
+
+_CODES = {
+    Outcome.UNSUPPORTED: ItemCode.UNSUPPORTED_FORMAT,
+    Outcome.CORRUPT: ItemCode.IMAGE_CORRUPT,
+    Outcome.TOO_LARGE: ItemCode.IMAGE_TOO_LARGE,
+}
+
+
+class DecoderUnavailable(TransientError):
+    """Images cannot be decoded on this machine at the moment; no image is to blame."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("decoder_unavailable", message)
+
+
+class ChildDied(Exception):
+    """A child ended while it had an image; ``status`` is as in ``subprocess``: minus the signal's number."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}")
+        self.status = status
+
+
+class DecodeProcess:
+    """One running child and the memory shared with it; used by one thread, except for ``kill``."""
+
+    def __init__(self, orders: Orders) -> None:
+        """Start the child, which ends with the calling thread; ``wait_ready`` says whether it came up."""
+        self._orders = orders
+        self.served = 0
+        """Images handed to it so far."""
+        self._held = contextlib.ExitStack()
+        # Files without a name: nothing is left behind, however either side ends. The parent reads and writes
+        # them and never maps them, since a child gone wild could cut them short under a mapping.
+        self._source, self._target, self._complaints = (
+            self._held.enter_context(_nameless_file()) for _ in "123"
+        )
+        self._control, theirs = (self._held.enter_context(end) for end in socket.socketpair())
+        try:
+            self._process = _start(orders, theirs, self._source, self._target, self._complaints)
+        except OSError as error:
+            self._held.close()
+            raise DecoderUnavailable(f"no decoding process can be started: {error}") from error
+        theirs.close()
+
+    def wait_ready(self) -> None:
+        """Wait until the child can decode; raise ``DecoderUnavailable`` with its last words if it cannot."""
+        try:
+            self._receive(len(READY), time.monotonic() + _START_LIMIT_S)
+        except (ChildDied, TimeoutError) as error:
+            self._complaints.seek(0)
+            words = self._complaints.read()[-_REPORT_BYTES:].decode(errors="replace").strip()
+            raise DecoderUnavailable(f"no decoding process can be started: {error}: {words}") from error
+
+    def alive(self) -> bool:
+        """Whether the child still runs."""
+        return self._process.poll() is None
+
+    def decode(self, data: bytes | memoryview) -> DecodedImage:
+        """Decode one image.
+
+        Raises ``ItemError`` if the image is bad, ``TimeoutError`` if it took longer than the limit,
+        ``ChildDied`` if the child ended meanwhile. After the last two the child is of no more use.
+        """
+        deadline = time.monotonic() + self._orders.time_limit_s
+        self.served += 1
+        _write(self._source.fileno(), data)
+        try:
+            self._control.sendall(REQUEST.pack(len(data)))
+        except OSError:
+            raise ChildDied(self._status()) from None
+        code, width, height, message = REPLY.unpack(self._receive(REPLY.size, deadline))
+        if len(data) > _KEPT_BYTES:
+            os.ftruncate(self._source.fileno(), 0)
+        if code != Outcome.DECODED:
+            raise ItemError(_CODES[Outcome(code)], message.decode(errors="replace"))
+        return DecodedImage(self._pixels(), width, height)
+
+    def kill(self) -> None:
+        """End the child at once; a ``decode`` that waits for it in another thread raises ``ChildDied``."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the child and give back everything it held."""
+        self._process.kill()
+        self._process.wait()
+        self._held.close()
+
+    def _status(self) -> int:
+        try:
+            return self._process.wait(_END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            # It hung up without ending, which ours never does.
+            self._process.kill()
+            return self._process.wait()
+
+    def _receive(self, size: int, deadline: float) -> bytes:
+        received = b""
+        while len(received) < size:
+            self._control.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                piece = self._control.recv(size - len(received))
+            except ConnectionError:
+                piece = b""
+            if not piece:
+                raise ChildDied(self._status())
+            received += piece
+        return received
+
+    def _pixels(self) -> Pixels:
+        pixels = np.empty((self._orders.height, self._orders.width, 3), np.uint8)
+        os.preadv(self._target.fileno(), [pixels.data], 0)
+        return pixels
+
+
+def _start(
+    orders: Orders, control: socket.socket, source: IO[bytes], target: IO[bytes], complaints: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    shared = [control.fileno(), source.fileno(), target.fileno()]
+    words = [orders.to_json(), *(str(number) for number in (os.getpid(), *shared))]
+    return subprocess.Popen(  # noqa: S603 - our own module, run by our own interpreter
+        [sys.executable, "-B", "-P", "-s", "-m", "worker.decode_child", *words],
+        env=_environment(),
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=complaints,
+        pass_fds=shared,
+        # Ctrl-C goes to the whole group; a parent that finishes its work still needs its children.
+        start_new_session=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the parent's: it holds credentials, and the child handles what strangers send."""
+    folders = [str(_ROOT), *(folder for folder in sys.path if Path(folder).is_absolute())]
+    return {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(folders)),
+        # One thread and one heap: a thread's own heap would count as address space.
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
+    }
+
+
+def _nameless_file() -> IO[bytes]:
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("captionfleet-decode"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _write(file: int, data: bytes | memoryview) -> None:
+    view, at = memoryview(data).cast("B"), 0
+    while at < len(view):
+        at += os.pwrite(file, view[at:], at)
