@@ -57,7 +57,7 @@ $(BIN)/python:
 	echo "error: no Python 3.11 to 3.14 with venv found (tried: $(PYTHONS)); install one or set PYTHON=/path/to/python" >&2; exit 1
 
 $(VENV)/.installed: $(BIN)/python $(INPUTS)
-	@echo "Installing into $(VENV): a web framework, SQLite access, image decoders and a CPU run time (about 350 MB)"
+	@echo "Installing into $(VENV): a web framework, SQLite access, image decoders and a CPU run time (about 400 MB)"
 	@$(call install,-e . $(CLIENT))
 	@touch $@
 
@@ -68,7 +68,7 @@ $(VENV)/.installed-dev: $(BIN)/python $(INPUTS)
 
 # Runs pip in the background and shows every second (every 20 in a log) how long it has run and what it does.
 define install
-log=$(VENV)/install.log; seconds=0; \
+log=$(VENV)/install.log; : >$$log; seconds=0; \
 $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c requirements.lock $(1) >$$log 2>&1 & pid=$$!; \
 trap 'kill $$pid; exit 130' INT TERM; \
 while kill -0 $$pid 2>/dev/null; do \
