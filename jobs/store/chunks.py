@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, or_, select, tuple_, update
 
 from jobs.errors import ItemError
 from jobs.queue import Message, queue_name
@@ -163,14 +163,31 @@ class ChunkStore:
             items=tuple(ClaimedItem(*row) for row in rows),
         )
 
-    def renew(self, worker: str, lease_s: float) -> int:
-        """Extend every lease this worker holds, in one statement; return how many."""
+    def renew(self, worker: str, lease_s: float, held: Sequence[Claim]) -> set[tuple[str, int, int]]:
+        """Extend the leases of the chunks this worker has in hand, in one statement.
+
+        Returns (job, number, attempt) of those that are still the worker's. A chunk that it does not know it
+        holds, because the answer to its claim got lost, is left to expire.
+        """
+        if not held:
+            return set()
+        key = tuple_(ChunkRow.job_id, ChunkRow.number)
+        # Locked in the order in which recordings lock them, so that the two never wait for each other.
+        mine = (
+            select(ChunkRow.job_id, ChunkRow.number)
+            .where(ChunkRow.state == "leased", ChunkRow.owner == worker)
+            .where(key.in_([(claim.job_id, claim.number) for claim in held]))
+            .order_by(ChunkRow.job_id, ChunkRow.number)
+            .with_for_update()
+        )
         with self._database.write() as connection:
-            return connection.execute(
+            renewed = connection.execute(
                 update(ChunkRow)
-                .where(ChunkRow.state == "leased", ChunkRow.owner == worker)
+                .where(key.in_(mine))
                 .values(lease_until=self._database.now(lease_s))
-            ).rowcount
+                .returning(ChunkRow.job_id, ChunkRow.number, ChunkRow.attempt)
+            )
+            return {(row.job_id, row.number, row.attempt) for row in renewed}
 
     def mark_alone(self, claim: Claim) -> bool:
         """Note that from now on nothing else runs in this process: its death would be this item's doing."""

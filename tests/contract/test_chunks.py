@@ -133,12 +133,17 @@ def test_a_stale_workers_recording_is_refused(store: Store) -> None:
 
 
 def test_a_renewed_lease_does_not_expire_and_others_do(store: Store) -> None:
-    job_id = new_job(store, 64)
-    claim(store, job_id, 0, "alive")
+    job_id = new_job(store, 96)
+    alive = claim(store, job_id, 0, "alive")
     claim(store, job_id, 1, "dead")
+    # The answer to this claim got lost: its worker does not know that it holds the chunk.
+    claim(store, job_id, 2, "alive")
     age_leases(store, job_id)
-    assert store.chunks.renew("alive", 30) == 1
-    assert [message.chunk for message in store.sweeps.recover_leases()] == [1]
+    assert store.chunks.renew("alive", 30, [alive]) == {(job_id, 0, 1)}
+    assert [message.chunk for message in store.sweeps.recover_leases()] == [1, 2]
+    store.jobs.cancel("ann", job_id)
+    store.sweeps.finish_cancels()
+    assert store.chunks.renew("alive", 30, [alive]) == set()
 
 
 def test_the_window_is_a_function_of_the_counters(store: Store) -> None:

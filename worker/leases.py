@@ -1,0 +1,137 @@
+"""The chunks a process has in hand, and the heartbeat that keeps them its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from jobs.errors import DatabaseUnavailable
+from jobs.store import Store
+from jobs.store.chunks import Claim
+from jobs.store.workers import Worker
+from worker.vital import start_vital
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 10.0
+RETRY_S = 1.0
+
+
+class Hold:
+    """One chunk in hand; ``stop`` makes its run end early."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.lost = False
+        """The chunk is no longer this worker's: canceled, deleted, or its lease went to another one."""
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._futures: list[Future[Any]] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run should end without a result."""
+        return self._stopped.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Pause; return early, and true, when stopped."""
+        return self._stopped.wait(seconds)
+
+    def cancel_with_me(self, future: Future[Any]) -> None:
+        """Cancel ``future`` when the run is stopped, at once if it is already."""
+        with self._lock:
+            self._futures.append(future)
+        if self.stopped:
+            future.cancel()
+
+    def stop(self, *, lost: bool = False) -> None:
+        """Make the run end as soon as it can."""
+        self.lost = self.lost or lost
+        self._stopped.set()
+        with self._lock:
+            for future in self._futures:
+                future.cancel()
+
+
+class Leases:
+    """Renews the leases of all chunks in hand with one statement, and says that this worker is alive.
+
+    Only chunks in hand are renewed: one that was claimed in a transaction whose outcome got lost must expire.
+    """
+
+    def __init__(self, store: Store, worker: Worker, lease_s: float, rate: Callable[[], float | None]) -> None:
+        self._store = store
+        self._worker = worker
+        self._lease_s = lease_s
+        self._rate = rate
+        self._lock = threading.Condition()
+        self._holds: dict[tuple[str, int, int], Hold] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin the heartbeat."""
+        self._thread = start_vital(self._beat, "leases")
+
+    def take(self, claim: Claim) -> Hold:
+        """Count a chunk as in hand."""
+        hold = Hold(claim)
+        with self._lock:
+            self._holds[_key(claim)] = hold
+        return hold
+
+    def drop(self, hold: Hold) -> None:
+        """Count a chunk as in hand no more."""
+        with self._lock:
+            self._holds.pop(_key(hold.claim), None)
+            self._lock.notify_all()
+
+    def in_hand(self) -> list[Hold]:
+        """Return the chunks in hand."""
+        with self._lock:
+            return list(self._holds.values())
+
+    def wait_empty(self, seconds: float) -> bool:
+        """Wait until nothing is in hand."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._holds, seconds)
+
+    def renew(self) -> None:
+        """Renew all leases in hand; chunks that are not this worker's any more are stopped."""
+        with self._lock:
+            holds = dict(self._holds)
+        if not holds:
+            return
+        kept = self._store.chunks.renew(self._worker.id, self._lease_s, [hold.claim for hold in holds.values()])
+        for key, hold in holds.items():
+            if key not in kept:
+                hold.stop(lost=True)
+
+    def close(self) -> None:
+        """End the heartbeat and leave the register of workers."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self._store.workers.leave(self._worker.id)
+        except DatabaseUnavailable as error:
+            log.warning("this worker stays in the register until it ages out: %s", error)
+
+    def _beat(self) -> None:
+        pause = 0.0
+        while not self._stop.wait(pause):
+            try:
+                self.renew()
+                self._store.workers.see(dataclasses.replace(self._worker, images_per_second=self._rate()))
+                pause = min(PERIOD_S, self._lease_s / 3)
+            except DatabaseUnavailable as error:
+                log.warning("leases cannot be renewed: %s", error)
+                pause = RETRY_S
+
+
+def _key(claim: Claim) -> tuple[str, int, int]:
+    return claim.job_id, claim.number, claim.attempt

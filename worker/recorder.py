@@ -1,0 +1,118 @@
+"""Writes finished chunks: those that finish close together in one transaction, then the messages it released."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from jobs.errors import DatabaseUnavailable
+from jobs.intake import publish
+from jobs.queue import JobQueue
+from jobs.store.chunks import ChunkResult, ChunkStore, Recorded
+from worker.stopping import until_answered
+from worker.vital import start_vital
+
+log = logging.getLogger(__name__)
+
+# A busy worker records at most this often, so that many workers can share one job's row.
+PERIOD_S = 0.25
+
+
+@dataclass(eq=False)
+class _Waiting:
+    result: ChunkResult
+    future: Future[bool] = field(default_factory=Future)
+
+
+class Recorder:
+    """One thread that records.
+
+    Results are kept until the database takes them or refuses them; ``close`` gives up the rest, whose leases
+    then end.
+    """
+
+    def __init__(self, chunks: ChunkStore, queue: JobQueue, in_hand: Callable[[], int]) -> None:
+        self._chunks = chunks
+        self._queue = queue
+        self._in_hand = in_hand
+        self._waiting: list[_Waiting] = []
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._last = float("-inf")
+        # A broker that does not answer must not hold up the next recording.
+        self._announcer = ThreadPoolExecutor(1, thread_name_prefix="announce")
+        self._thread = start_vital(self._run, "recorder")
+
+    def record(self, result: ChunkResult) -> Future[bool]:
+        """Queue a chunk's result; the future says whether it counted (false: the chunk had been lost)."""
+        waiting = _Waiting(result)
+        with self._changed:
+            self._waiting.append(waiting)
+            self._changed.notify()
+        return waiting.future
+
+    def close(self) -> None:
+        """Try what is left once more, then end; messages are sent before this returns."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify()
+        self._thread.join()
+        self._announcer.shutdown()
+
+    def _run(self) -> None:
+        while batch := self._next():
+            self._write(batch)
+
+    def _next(self) -> list[_Waiting]:
+        """Wait for results to write; empty when closed and done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            while self._waiting and not self._urgent():
+                rest = self._last + PERIOD_S - time.monotonic()
+                if rest <= 0:
+                    break
+                self._changed.wait(rest)
+            batch, self._waiting = self._waiting, []
+            return batch
+
+    def _urgent(self) -> bool:
+        """Whether somebody waits for these results: a small job, a chunk run alone, or every chunk in hand."""
+        small = any(waiting.result.claim.fast or waiting.result.claim.alone for waiting in self._waiting)
+        return small or self._closing.is_set() or len(self._waiting) >= self._in_hand()
+
+    def _write(self, batch: list[_Waiting]) -> None:
+        try:
+            recorded = until_answered(self._closing, lambda: self._chunks.record([w.result for w in batch]))
+        except DatabaseUnavailable as error:
+            _fail(batch, error)
+        except Exception as error:
+            self._write_apart(batch, error)
+        else:
+            self._last = time.monotonic()
+            self._settle(batch, recorded)
+
+    def _write_apart(self, batch: list[_Waiting], error: Exception) -> None:
+        """Keep a result that the database refuses from spoiling the others."""
+        if len(batch) == 1:
+            _fail(batch, error)
+            return
+        log.error("recording %d chunks together failed: %r", len(batch), error)
+        for waiting in batch:
+            self._write([waiting])
+
+    def _settle(self, batch: list[_Waiting], recorded: Recorded) -> None:
+        if recorded.messages:
+            self._announcer.submit(publish, self._queue, recorded.messages)
+        closed = {(claim.job_id, claim.number) for claim in recorded.closed}
+        for waiting in batch:
+            claim = waiting.result.claim
+            waiting.future.set_result((claim.job_id, claim.number) in closed)
+
+
+def _fail(batch: list[_Waiting], error: Exception) -> None:
+    for waiting in batch:
+        waiting.future.set_exception(error)

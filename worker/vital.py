@@ -1,0 +1,39 @@
+"""Threads without which a process is useless: where one ends, the process ends, so that nobody waits in vain."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+log = logging.getLogger(__name__)
+
+EXIT_BROKEN = 70
+"""Exit status of a process that ended itself because it could not go on."""
+
+
+def end_process(reason: str) -> NoReturn:
+    """End this process at once, whatever its threads are stuck in; leases and the parent do the rest."""
+    log.critical("this process ends: %s", reason)
+    logging.shutdown()
+    faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+    os._exit(EXIT_BROKEN)
+
+
+def start_vital(target: Callable[[], None], name: str) -> threading.Thread:
+    """Run ``target`` in a thread; an exception that leaves it ends the process."""
+
+    def run() -> None:
+        try:
+            target()
+        except BaseException as error:
+            log.exception("the %s thread failed", name)
+            end_process(f"its {name} thread died of {type(error).__name__}")
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
