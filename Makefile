@@ -25,10 +25,9 @@ test: setup-dev ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup-dev ## Check style, types and import contracts
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timings
+	@status=0; for tool in "ruff check" "ruff format --check" mypy "lint-imports --no-logo"; do \
+	  echo "$$tool"; $(BIN)/$$tool || status=1; \
+	done; exit $$status
 
 bench: setup-dev ## Measure throughput and latency on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
