@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a decoded picture becomes network input: RGB, squashed (aspect ignored) to width x height pixels."""
+    """How a decoded picture becomes network input: RGB, squashed (aspect ignored) to width x height."""
 
     width: int
     height: int
@@ -54,5 +54,5 @@ class Captioner(Protocol):
         ...
 
     def caption(self, images: Pixels, options: DecodingOptions) -> list[list[Caption]]:
-        """Caption uint8 images of shape (n, height, width, 3); per image ``num_captions`` captions, best first."""
+        """Caption uint8 images (n, height, width, 3); per image ``num_captions`` captions, best first."""
         ...

@@ -22,7 +22,7 @@ class CaptionedImage:
 
 
 def read_captions(captions: Path, images: Path) -> list[CaptionedImage]:
-    """Read ``image,split,caption`` rows, grouped by image in file order; raise ``TrainingError`` on unusable data."""
+    """Read ``image,split,caption`` rows, grouped by image; raise ``TrainingError`` on unusable data."""
     if not images.is_dir():
         raise TrainingError(f"the image folder {images} does not exist")
     if not captions.is_file():
@@ -48,7 +48,9 @@ def _group(captions: Path) -> dict[str, tuple[str, list[str]]]:
         reader = csv.DictReader(file)
         missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
         if missing:
-            raise TrainingError(f"{captions} lacks the column(s) {', '.join(missing)}; need {', '.join(COLUMNS)}")
+            raise TrainingError(
+                f"{captions} lacks the column(s) {', '.join(missing)}; need {', '.join(COLUMNS)}"
+            )
         for line, row in enumerate(reader, start=2):
             _add(grouped, row, f"{captions}:{line}")
     return grouped

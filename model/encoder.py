@@ -26,18 +26,17 @@ _STAGES = (  # kernel, stride, expansion, input channels, output channels, repea
 
 
 class SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding, which puts the odd pixel at the bottom and right."""
+    """A convolution with TensorFlow's SAME padding of even sizes: the odd pixel goes bottom and right."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        before = (kernel - stride) // 2
+        after = kernel - stride - before
+        self.pads = (before, after, before, after)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (n, inputs, h, w) to (n, outputs, ceil(h / stride), ceil(w / stride))."""
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        pads = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
-        high, wide = pads
-        x = nn.functional.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
-        return nn.functional.conv2d(x, self.weight, None, self.stride, groups=self.groups)
+        """Map (n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
+        return super().forward(nn.functional.pad(x, self.pads) if any(self.pads) else x)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -61,8 +60,8 @@ class MBConv(nn.Module):
         """Map (n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
         y = nn.functional.relu6(self.bn0(self.expand_conv(x))) if self.expands else x
         y = nn.functional.relu6(self.bn1(self.depthwise_conv(y)))
-        y = self.bn2(self.project_conv(y))
-        return x + y if self.residual else y
+        z: Tensor = self.bn2(self.project_conv(y))
+        return x + z if self.residual else z
 
 
 class EfficientNetLite0(nn.Module):
@@ -83,7 +82,7 @@ class EfficientNetLite0(nn.Module):
         self.conv_head, self.bn1 = SameConv(320, self.channels, 1), _norm(self.channels)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map uint8 RGB pixels (n, 224, 224, 3) to features (n, 49, 1280); the scaling is part of the network."""
+        """Map uint8 RGB pixels (n, 224, 224, 3) to features (n, 49, 1280); scaling included."""
         x = pixels.permute(0, 3, 1, 2).to(self.conv_stem.weight.dtype) / 127.5 - 1.0
         x = nn.functional.relu6(self.bn0(self.conv_stem(x)))
         for block in self.blocks:
@@ -104,9 +103,11 @@ def build_encoder(name: str) -> EfficientNetLite0:
 
 
 def rename_published_keys(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the published file's names into this network's: leading underscores go, the classifier is dropped."""
+    """Turn the published file's names into this network's; leading underscores and the classifier go."""
     return {
-        re.sub(r"(^|\.)_", r"\1", key): value for key, value in published.items() if not key.startswith("_fc.")
+        re.sub(r"(^|\.)_", r"\1", key): value
+        for key, value in published.items()
+        if not key.startswith("_fc.")
     }
 
 

@@ -80,6 +80,31 @@ def open_image(name: str, data: bytes | memoryview) -> ImageFile.ImageFile:
     return _OPENERS[name](BytesIO(data))
 
 
+def declared_pixels(data: bytes | memoryview) -> int:
+    """Number of pixels that the header of an image file declares; 0 if it cannot be read."""
+    name = image_format(data)
+    if name == "WebP":
+        # Its decoder takes memory for the whole canvas before it tells the size.
+        return _webp_pixels(bytes(data[:30]))
+    try:
+        with open_image(name, data) as picture:
+            return picture.width * picture.height
+    except Exception:
+        # As in decoding, nearly every type of exception; here the size alone is asked for.
+        return 0
+
+
+def _webp_pixels(head: bytes) -> int:
+    """Canvas of a WebP file, by its first chunk (RFC 9649, 2.5 to 2.7)."""
+    kind, body = head[12:16], head[20:]
+    if kind == b"VP8X":
+        return (int.from_bytes(body[4:7], "little") + 1) * (int.from_bytes(body[7:10], "little") + 1)
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    return (int.from_bytes(body[6:8], "little") & 0x3FFF) * (int.from_bytes(body[8:10], "little") & 0x3FFF)
+
+
 def _brand_format(head: bytes) -> str:
     """Tell AVIF from HEIC by the brands of an ISO base media file (ISO/IEC 14496-12, 4.3); "" if neither."""
     end = min(int.from_bytes(head[:4], "big"), len(head))

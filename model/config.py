@@ -1,0 +1,135 @@
+"""Training configurations: small TOML files in ``model/configs`` or anywhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import TrainingError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which frozen encoder, and whether mirrored pictures are seen in training too."""
+
+    name: str
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Words that occur less often than ``min_count`` in the training captions are unknown."""
+
+    min_count: int
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the caption network."""
+
+    width: int
+    heads: int
+    feedforward: int
+    encoder_layers: int
+    decoder_layers: int
+    max_length: int
+    dropout: float
+
+
+@dataclass(frozen=True)
+class CrossEntropyConfig:
+    """The first phase: predict the next word of the reference captions."""
+
+    epochs: int
+    batch_images: int
+    captions_per_image: int
+    learning_rate: float
+    warmup_steps: int
+    label_smoothing: float
+    weight_decay: float
+    average: float
+
+
+@dataclass(frozen=True)
+class SelfCriticalConfig:
+    """The second phase: raise the CIDEr-D of sampled captions over that of the image's other samples."""
+
+    epochs: int
+    batch_images: int
+    samples: int
+    temperature: float
+    learning_rate: float
+    cross_entropy: float
+    average: float
+
+
+@dataclass(frozen=True)
+class DecodingDefaults:
+    """Decoding defaults stored with the model."""
+
+    num_beams: int
+    num_captions: int
+    max_length: int
+    min_length: int
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that determines a training run but the data."""
+
+    name: str
+    seed: int
+    encoder: EncoderConfig
+    tokenizer: TokenizerConfig
+    network: NetworkConfig
+    cross_entropy: CrossEntropyConfig
+    self_critical: SelfCriticalConfig
+    decoding: DecodingDefaults
+
+
+_SECTIONS: dict[str, type[Any]] = {
+    "encoder": EncoderConfig,
+    "tokenizer": TokenizerConfig,
+    "network": NetworkConfig,
+    "cross_entropy": CrossEntropyConfig,
+    "self_critical": SelfCriticalConfig,
+    "decoding": DecodingDefaults,
+}
+
+
+def read_config(config: str) -> TrainingConfig:
+    """Read a configuration by its name in ``model/configs`` or by path; raises ``TrainingError``."""
+    path = Path(config) if config.endswith(".toml") else CONFIGS / f"{config}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
+        raise TrainingError(
+            f"no configuration {config!r}; there is {known}, or give the path of a .toml file"
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise TrainingError(f"{path}: {error}") from error
+    return parse_config(values, str(path))
+
+
+def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
+    """Check the keys of every section and build the configuration."""
+    known = {"name", "seed", *_SECTIONS}
+    if set(values) != known:
+        raise TrainingError(f"{where}: missing or unknown: {', '.join(sorted(known ^ set(values)))}")
+    sections = {name: _section(name, kind, values[name], where) for name, kind in _SECTIONS.items()}
+    return TrainingConfig(name=str(values["name"]), seed=int(values["seed"]), **sections)
+
+
+def _section(name: str, kind: type[Any], values: dict[str, Any], where: str) -> Any:
+    wanted = {field.name for field in dataclasses.fields(kind)}
+    if set(values) != wanted:
+        raise TrainingError(
+            f"{where}: [{name}] missing or unknown: {', '.join(sorted(wanted ^ set(values)))}"
+        )
+    return kind(**values)

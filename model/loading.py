@@ -1,0 +1,50 @@
+"""The one function that loads a captioner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.artifact import DESCRIPTION, read_artifact
+from model.captioner import Captioner
+from model.errors import CheckpointInvalid
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The models that ship with the repository, one folder each."""
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that ship with the repository."""
+    return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{DESCRIPTION}"))
+
+
+def load_captioner(
+    name_or_path: str, device: str = "cpu", *, cache_dir: Path | None = None, threads: int | None = None
+) -> Captioner:
+    """Load a shipped model by name, or an artifact or a training checkpoint by the path of its folder.
+
+    Artifacts run on the CPU alone; checkpoints need torch and run on ``device``. Raises ``CheckpointInvalid``
+    in one line if the model is missing, damaged or does not fit.
+    """
+    folder = _folder(name_or_path)
+    if (folder / DESCRIPTION).is_file():
+        if device != "cpu":
+            raise CheckpointInvalid(f"{name_or_path} is an exported model and runs on cpu, not on {device}")
+        from model.openvino_captioner import load_openvino
+
+        return load_openvino(read_artifact(folder), cache_dir, threads)
+    try:
+        from model.torch_captioner import load_torch
+    except ImportError as error:
+        raise CheckpointInvalid(
+            f"{folder} is a training checkpoint: install 'captionfleet[train]'"
+        ) from error
+    return load_torch(folder, device, threads)
+
+
+def _folder(name_or_path: str) -> Path:
+    shipped = WEIGHTS / name_or_path
+    folder = shipped if name_or_path in shipped_models() else Path(name_or_path)
+    if not folder.is_dir():
+        known = ", ".join(shipped_models()) or "none"
+        raise CheckpointInvalid(f"no model {name_or_path!r}: neither a folder nor a shipped model ({known})")
+    return folder

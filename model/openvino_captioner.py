@@ -1,0 +1,121 @@
+"""The captioner's CPU run time: the exported graphs on OpenVINO, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model.artifact import Artifact
+from model.beam_captioner import BeamCaptioner, Language, search_defaults
+from model.captioner import Pixels
+from model.decoding import Floats, Ids, NextWords
+from model.errors import CheckpointInvalid, ModelOutOfMemory
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+_MICRO_BATCH = 8
+"""Larger batches gain nothing in the encoder and cost memory."""
+_MEMORY_WORDS = ("memory", "bad_alloc", "allocate")
+
+
+def load_openvino(artifact: Artifact, cache_dir: Path | None, threads: int | None) -> BeamCaptioner:
+    """Compile an artifact for this machine's CPU; a cache folder makes the next start quicker."""
+    description = artifact.description
+    try:
+        language = Language.of(
+            description["vocabulary"], description["function_words"], description["unfinished_ends"]
+        )
+        defaults = search_defaults(description["decoding"])
+        name, preprocessing = artifact.name, artifact.preprocessing
+    except (KeyError, TypeError) as error:
+        raise CheckpointInvalid(f"{artifact.folder}: captioner.json lacks or garbles {error}") from error
+    model = _OpenVinoModel(artifact.folder, cache_dir, threads)
+    return BeamCaptioner(name, artifact.digest, "cpu", preprocessing, language, defaults, model)
+
+
+class _OpenVinoModel:
+    def __init__(self, folder: Path, cache_dir: Path | None, threads: int | None) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        settings = _settings(core, cache_dir, threads)
+        try:
+            self._encoder, self._decoder = (
+                core.compile_model(folder / f"{part}.xml", "CPU", settings).create_infer_request()
+                for part in ("encoder", "decoder")
+            )
+        except RuntimeError as error:
+            raise CheckpointInvalid(
+                f"{folder}: OpenVINO cannot compile the graphs: {_line(error)}"
+            ) from error
+        self._memory = np.zeros((0, 0, 0, 0, 0), dtype=np.float32)
+        self._past = np.zeros((0, 0, 0, 0), dtype=np.float32)
+        self._said = 0
+
+    def see(self, images: Pixels) -> None:
+        parts = [self._encode(images[at : at + _MICRO_BATCH]) for at in range(0, len(images), _MICRO_BATCH)]
+        self._memory = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+
+    def _encode(self, images: Pixels) -> Floats:
+        (memory,) = _infer(self._encoder, [np.ascontiguousarray(images)])
+        return np.array(memory, dtype=np.float32)
+
+    def start(self, images: int, length: int) -> None:
+        layers, _, heads, _, size = self._memory.shape
+        self._past = np.zeros((length, layers, images, heads * size), dtype=np.float32)
+        self._said = 0
+
+    def step(self, tokens: Ids) -> NextWords:
+        position = np.array([self._said], dtype=np.int64)
+        inputs = [np.ascontiguousarray(tokens), position, self._memory, self._past[: self._said]]
+        scores, ids, end, new = _infer(self._decoder, inputs)
+        self._past[self._said] = new
+        self._said += 1
+        return NextWords(scores, ids.astype(np.int64), end)
+
+    def reorder(self, images: Ids, parents: Ids) -> None:
+        kept = self._memory.shape[1]
+        beams = self._past.shape[2] // kept
+        rows = (images[:, None] * beams + parents).ravel()
+        if len(images) < kept:
+            self._memory = np.take(self._memory, images, 1)
+        if len(rows) != self._past.shape[2] or (rows != np.arange(len(rows))).any():
+            fresh = np.empty((*self._past.shape[:2], len(rows), self._past.shape[3]), dtype=np.float32)
+            np.take(self._past[: self._said], rows, 2, out=fresh[: self._said])
+            self._past = fresh
+
+
+def _infer(request: ov.InferRequest, inputs: list[Any]) -> list[Any]:
+    import openvino as ov
+
+    for number, array in enumerate(inputs):
+        request.set_input_tensor(number, ov.Tensor(array, shared_memory=True))
+    try:
+        request.infer()
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _MEMORY_WORDS):
+            raise ModelOutOfMemory(f"the batch does not fit into memory: {_line(error)}") from error
+        raise
+    return [tensor.data for tensor in request.output_tensors]
+
+
+def _settings(core: ov.Core, cache_dir: Path | None, threads: int | None) -> dict[str, Any]:
+    # Only CPUs with bfloat16 units gain from it; elsewhere it would be emulated or refused.
+    fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    if cache_dir is not None:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        settings["CACHE_DIR"] = str(cache_dir)
+    return settings
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,77 @@
+"""What the training loops read: features, token ids, and batches in a seeded order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.dataset import CaptionedImage
+from model.features import Features
+from model.tokenizer import Tokenizer
+
+MIN_WORDS = 3  # shorter references ("A", "broken image") are junk and are not trained on
+
+
+@dataclass(frozen=True)
+class Split:
+    """The photos of one split: rows of the feature table and their tokenized captions."""
+
+    features: Features
+    rows: list[int]
+    captions: list[list[list[int]]]
+
+    def batch(self, numbers: list[int], views: list[int]) -> Tensor:
+        """Return float32 features (n, positions, channels) of some photos, one view of each."""
+        chosen = [self.features[self.rows[number], view] for number, view in zip(numbers, views, strict=True)]
+        return torch.from_numpy(np.stack(chosen)).float()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def make_split(features: Features, photos: list[CaptionedImage], split: str, tokenizer: Tokenizer) -> Split:
+    """Collect the photos of a split that have at least one usable caption."""
+    rows, captions = [], []
+    for number, photo in enumerate(photos):
+        tokens = [ids for ids in map(tokenizer.encode, photo.captions) if len(ids) >= MIN_WORDS]
+        if photo.split == split and tokens:
+            rows.append(number)
+            captions.append(tokens)
+    return Split(features, rows, captions)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some photos of a split: their numbers, features and captions (equally many for each)."""
+
+    numbers: list[int]
+    features: Tensor
+    captions: list[list[list[int]]]
+
+
+def batches(split: Split, size: int, captions: int, order: random.Random) -> Iterator[Batch]:
+    """Yield the photos of a split in random order and view, with ``captions`` of its captions."""
+    views = split.features.shape[1]
+    numbers = list(range(len(split)))
+    order.shuffle(numbers)
+    for start in range(0, len(numbers), size):
+        chosen = numbers[start : start + size]
+        features = split.batch(chosen, [order.randrange(views) for _ in chosen])
+        yield Batch(chosen, features, [_pick(split.captions[n], captions, order) for n in chosen])
+
+
+def _pick(captions: list[list[int]], count: int, order: random.Random) -> list[list[int]]:
+    shuffled = order.sample(captions, len(captions))
+    return [shuffled[place % len(shuffled)] for place in range(count)]
+
+
+def plain_batches(split: Split, size: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield the photos of a split in order, unmirrored: their numbers and features."""
+    for start in range(0, len(split), size):
+        numbers = list(range(start, min(start + size, len(split))))
+        yield numbers, split.batch(numbers, [0] * len(numbers))

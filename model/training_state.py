@@ -1,0 +1,80 @@
+"""What a training run needs to go on after a kill: one file, replaced whole after every epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.errors import TrainingError
+from model.network import CaptionNetwork
+
+
+@dataclass
+class TrainingState:
+    """The network, the running average of its weights, the optimizer and the epochs so far."""
+
+    network: CaptionNetwork
+    average: dict[str, Tensor]
+    optimizer: torch.optim.AdamW
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def follow(self, decay: float) -> None:
+        """Move the running average towards the weights; ``decay`` is the share that stays."""
+        weights = dict(self.network.named_parameters())
+        torch._foreach_lerp_(
+            list(self.average.values()), [weights[k].detach() for k in self.average], 1 - decay
+        )
+
+    def adopt_average(self) -> None:
+        """Go on from the averaged weights."""
+        self.network.load_state_dict(self.average)
+
+
+def average_of(network: CaptionNetwork) -> dict[str, Tensor]:
+    """Start a running average at the network's weights."""
+    return {name: value.detach().clone() for name, value in network.named_parameters()}
+
+
+def save_state(state: TrainingState, path: Path, identity: str) -> None:
+    """Write the state; a kill leaves the previous file in place."""
+    tensors = {f"average/{key}": value for key, value in state.average.items()}
+    for name, value in state.network.named_parameters():
+        tensors[f"weight/{name}"] = value.detach()
+        for moment, tensor in state.optimizer.state.get(value, {}).items():
+            tensors[f"{moment}/{name}"] = torch.as_tensor(tensor)
+    header = {"identity": identity, "history": json.dumps(state.history)}
+    fresh = path.with_suffix(".new")
+    save_file(tensors, fresh, metadata=header)
+    fresh.replace(path)
+
+
+def restore_state(state: TrainingState, path: Path, identity: str) -> None:
+    """Fill a fresh state from the file; raise ``TrainingError`` if it belongs to another run."""
+    try:
+        with safe_open(path, "pt") as file:
+            header, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path} cannot be read; delete it to start anew: {error}") from error
+    if header.get("identity") != identity:
+        raise TrainingError(
+            f"{path} is of a run with another configuration or data; use another output folder"
+        )
+    state.history = json.loads(header["history"])
+    with torch.no_grad():
+        for name, value in state.network.named_parameters():
+            value.copy_(tensors[f"weight/{name}"])
+            state.average[name].copy_(tensors[f"average/{name}"])
+            moments = {
+                m: tensors[f"{m}/{name}"]
+                for m in ("step", "exp_avg", "exp_avg_sq")
+                if f"{m}/{name}" in tensors
+            }
+            if moments:
+                state.optimizer.state[value] = moments
