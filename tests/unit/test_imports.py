@@ -44,10 +44,13 @@ def _python(code: str) -> str:
 
 
 def _reads_environment(file: Path) -> bool:
-    return any(
-        isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
-        for node in ast.walk(ast.parse(file.read_text()))
-    )
+    names = {"environ", "environb", "getenv", "getenvb"}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {f"os.{name}" for name in names}:
+            return True
+        if isinstance(node, ast.ImportFrom) and node.module == "os" and names & {a.name for a in node.names}:
+            return True
+    return False
 
 
 def test_only_the_settings_read_the_environment() -> None:
