@@ -27,7 +27,8 @@ from PIL import AvifImagePlugin, Image
 
 from model.captioner import Preprocessing
 from model.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
-from model.images import read_image
+from model.image_formats import declared_pixels
+from model.images import DecodedImage, read_image
 
 READY = b"R"
 REQUEST = struct.Struct("<Q")
@@ -35,6 +36,8 @@ REPLY = struct.Struct("<BII240p")
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _MAX_OPEN_FILES = 32
+# WebP: two canvases, the frame taken out and Pillow's own picture, four bytes each.
+_WORST_BYTES_PER_PIXEL = 16
 
 
 class Outcome(IntEnum):
@@ -105,13 +108,23 @@ def _serve(connection: socket.socket, source: int, target: int, orders: Orders) 
 
 def _decode(source: int, length: int, target: int, orders: Orders) -> bytes:
     try:
-        image = read_image(_read(source, length), orders.preprocessing, orders.max_pixels)
+        image = _read_image(_read(source, length), orders)
     except ImageError as error:
         return REPLY.pack(_OUTCOMES[type(error)], 0, 0, str(error).encode())
     except MemoryError:
         return REPLY.pack(Outcome.TOO_LARGE, 0, 0, b"the file needs more memory than one image may take")
     os.pwrite(target, image.pixels.data, 0)
     return REPLY.pack(Outcome.DECODED, image.width, image.height, b"")
+
+
+def _read_image(data: bytes, orders: Orders) -> DecodedImage:
+    try:
+        return read_image(data, orders.preprocessing, orders.max_pixels)
+    except CorruptImage as error:
+        # Some decoders cannot tell a damaged file from memory that is refused to them.
+        if declared_pixels(data) * _WORST_BYTES_PER_PIXEL > orders.memory_limit_bytes:
+            raise ImageTooLarge(f"{error} (or it needs more memory than one image may take)") from error
+        raise
 
 
 def _read(source: int, length: int) -> bytes:

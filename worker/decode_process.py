@@ -27,7 +27,7 @@ _REPORT_BYTES = 2_000
 _KEPT_BYTES = 8 << 20
 _ROOT = Path(__file__).resolve().parent.parent
 
-_CODES = {
+_CODES: dict[int, ItemCode] = {
     Outcome.UNSUPPORTED: ItemCode.UNSUPPORTED_FORMAT,
     Outcome.CORRUPT: ItemCode.IMAGE_CORRUPT,
     Outcome.TOO_LARGE: ItemCode.IMAGE_TOO_LARGE,
@@ -92,7 +92,7 @@ class DecodeProcess:
         """
         deadline = time.monotonic() + self._orders.time_limit_s
         self.served += 1
-        _write(self._source.fileno(), data)
+        self._hand_over(data)
         try:
             self._control.sendall(REQUEST.pack(len(data)))
         except OSError:
@@ -101,7 +101,7 @@ class DecodeProcess:
         if len(data) > _KEPT_BYTES:
             os.ftruncate(self._source.fileno(), 0)
         if code != Outcome.DECODED:
-            raise ItemError(_CODES[Outcome(code)], message.decode(errors="replace"))
+            raise ItemError(_CODES.get(code, ItemCode.IMAGE_CORRUPT), message.decode(errors="replace"))
         return DecodedImage(self._pixels(), width, height)
 
     def kill(self) -> None:
@@ -113,6 +113,14 @@ class DecodeProcess:
         self._process.kill()
         self._process.wait()
         self._held.close()
+
+    def _hand_over(self, data: bytes | memoryview) -> None:
+        view, at = memoryview(data).cast("B"), 0
+        try:
+            while at < len(view):
+                at += os.pwrite(self._source.fileno(), view[at:], at)
+        except OSError as error:
+            raise DecoderUnavailable(f"no room to hand over {len(view):,} bytes: {error}") from error
 
     def _status(self) -> int:
         try:
@@ -174,9 +182,3 @@ def _nameless_file() -> IO[bytes]:
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("captionfleet-decode"), "r+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)
-
-
-def _write(file: int, data: bytes | memoryview) -> None:
-    view, at = memoryview(data).cast("B"), 0
-    while at < len(view):
-        at += os.pwrite(file, view[at:], at)

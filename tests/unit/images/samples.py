@@ -15,6 +15,8 @@ from model.captioner import Preprocessing
 
 PREPROCESSING = Preprocessing(width=48, height=32)
 SIZE = (120, 80)
+LONGEST_SIGNATURE = 12
+"""Bytes by which every format is recognised."""
 CORNERS = ((200, 40, 40), (30, 160, 60), (40, 60, 190), (230, 200, 60))
 """Colours of the scene's quadrants: top left, top right, bottom left, bottom right."""
 

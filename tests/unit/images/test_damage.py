@@ -19,13 +19,12 @@ from PIL import Image
 from model.captioner import Preprocessing
 from model.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
 from model.images import DecodedImage, read_image
-from tests.unit.images.samples import PREPROCESSING, encode, many, png, png_chunk, scene
+from tests.unit.images.samples import LONGEST_SIGNATURE, PREPROCESSING, encode, many, png, png_chunk, scene
 
 # Pillow warns about damage that it survives.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 FILES = many()
-LONGEST_SIGNATURE = 12
 
 
 def outcome(data: bytes, max_pixels: int = 100_000_000) -> DecodedImage | ImageError:

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from model.image_formats import declared_pixels
 from model.images import read_image
 from tests.unit.images.samples import (
+    LONGEST_SIGNATURE,
     PREPROCESSING,
     SIZE,
     animated,
     deep,
     encode,
+    many,
     png16,
     png_chunk,
     scene,
@@ -248,3 +251,10 @@ def test_a_memory_view_is_read_like_bytes() -> None:
     data = encode(RGB, "PNG")
     padded = memoryview(b"???" + data)[3:]
     assert np.array_equal(read_image(padded, PREPROCESSING).pixels, read_image(data, PREPROCESSING).pixels)
+
+
+@pytest.mark.parametrize("name", many())
+def test_the_declared_size_is_known_without_decoding(name: str) -> None:
+    data = many()[name]
+    assert declared_pixels(data) == SIZE[0] * SIZE[1]
+    assert declared_pixels(data[:LONGEST_SIGNATURE]) == 0
