@@ -78,7 +78,8 @@ class DecodeProcess:
         except (ChildDied, TimeoutError) as error:
             self._complaints.seek(0)
             words = self._complaints.read()[-_REPORT_BYTES:].decode(errors="replace").strip()
-            raise DecoderUnavailable(f"no decoding process can be started: {error}: {words}") from error
+            reason = ": ".join(filter(None, (str(error), words)))
+            raise DecoderUnavailable(f"no decoding process can be started: {reason}") from error
 
     def alive(self) -> bool:
         """Whether the child still runs."""

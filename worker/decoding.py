@@ -141,6 +141,8 @@ class _Slot:
             try:
                 self._ready_child()
             except DecoderUnavailable as error:
+                if self._state.closing.is_set():
+                    break
                 if self._state.went_down(self, error.message):
                     self._waiting.fail_all(error.message)
                 logger.error("%s; next try in %g s", error.message, pause)

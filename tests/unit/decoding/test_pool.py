@@ -66,6 +66,11 @@ def children(parent: int | None = None) -> set[int]:
     return found
 
 
+def exactly(count: int, parent: int | None = None) -> set[int]:
+    """The decoding children once there are ``count`` of them."""
+    return wait_until(lambda: len(found := children(parent)) == count and found, what=f"{count} children")
+
+
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -74,7 +79,7 @@ def cpu_seconds(pid: int) -> float:
 def only_child(pool: DecodePool) -> int:
     """The one child of a pool of one, once it can decode."""
     pool.decode(jpeg_bytes(1)).result(30)
-    (pid,) = children()
+    (pid,) = exactly(1)
     return pid
 
 
@@ -177,7 +182,7 @@ def test_a_crash_costs_the_one_image_that_was_being_decoded(crash: signal.Signal
     with DecodePool(2, PREPROCESSING) as pool:
         before = [pool.decode(jpeg_bytes(1)) for _ in range(6)]
         wait(before, 60)
-        clocks = {pid: cpu_seconds(pid) for pid in wait_until(lambda: len(children()) == 2 and children())}
+        clocks = {pid: cpu_seconds(pid) for pid in exactly(2)}
         doomed = pool.decode(slow_image())
         along = [pool.decode(jpeg_bytes(1)) for _ in range(6)]
         wait(along, 60)
@@ -187,7 +192,7 @@ def test_a_crash_costs_the_one_image_that_was_being_decoded(crash: signal.Signal
         assert crash.name in str(doomed.exception())
         for future in (*before, *along, *(pool.decode(jpeg_bytes(1)) for _ in range(6))):
             assert_right(future)
-        wait_until(lambda: len(children()) == 2)
+        exactly(2)
 
 
 @linux
@@ -212,7 +217,9 @@ def test_an_image_is_tried_again_once_after_a_kill_from_outside(pool: DecodePool
 @linux
 def test_a_child_that_dies_idle_costs_no_image(pool: DecodePool) -> None:
     for death in (signal.SIGKILL, signal.SIGSEGV):
-        os.kill(only_child(pool), death)
+        pid = only_child(pool)
+        os.kill(pid, death)
+        wait_until(lambda pid=pid: pid not in children())
         assert_right(pool.decode(jpeg_bytes(1)))
 
 
@@ -326,7 +333,7 @@ def test_children_die_with_a_killed_parent(busy: bool) -> None:
         parent.stdin.write(small * 8)
         parent.stdin.flush()
         assert parent.stdout.readline() == b"ready\n"
-        orphans = wait_until(lambda: len(children(parent.pid)) == 2 and children(parent.pid))
+        orphans = exactly(2, parent.pid)
         clocks = {pid: cpu_seconds(pid) for pid in orphans}
         if busy:
             parent.stdin.write(slow_image())
