@@ -1,0 +1,111 @@
+"""`captionfleet serve`, `api`, `worker` and `migrate`: the processes of both modes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.console import say
+from jobs.errors import DatabaseUnavailable, StartupError
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.", show_default="8080")]
+
+
+def serve(
+    host: Host = None,
+    port: Port = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder for everything that is kept.", show_default="data")
+    ] = None,
+) -> None:
+    """Run API, web page and worker in one process; Ctrl-C stops it, the data stays."""
+    from cli.serving import EmbeddedServer
+
+    EmbeddedServer(_settings(host=host, port=port, data_dir=data_dir)).run()
+
+
+def api(host: Host = None, port: Port = None) -> None:
+    """Run the API of distributed mode (PostgreSQL, Redis, S3)."""
+    from api.server import serve as serve_api
+    from api.wsgi import make_app
+
+    settings = _distributed(_settings(host=host, port=port), "captionfleet serve")
+    _check_database(settings)
+    serve_api(lambda: make_app(settings), settings, workers=settings.api_workers)
+
+
+def worker(
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, …", show_default="auto")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Which of CAPTIONFLEET_MODELS to serve.", show_default="the first")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Chunks in hand at once.", show_default="4")
+    ] = None,
+) -> None:
+    """Run a worker of distributed mode: one model, restarted when it dies."""
+    from worker.main import run_worker
+
+    settings = _distributed(_settings(device=device, concurrency=concurrency), "captionfleet serve")
+    raise typer.Exit(run_worker(settings, model=model))
+
+
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    from cli.embedded import upgrade
+    from jobs.store import schema
+    from jobs.store.database import open_database
+
+    database = open_database(_settings())
+    try:
+        upgrade(database)
+    finally:
+        database.close()
+    say(f"The schema is up to date ({schema.HEAD}).")
+
+
+def _settings(**overrides: Any) -> Settings:
+    from cli.logs import set_up_logs
+    from jobs.settings import load_settings
+
+    settings = load_settings(**overrides)
+    set_up_logs(settings)
+    return settings
+
+
+def _distributed(settings: Settings, instead: str) -> Settings:
+    if settings.embedded:
+        message = (
+            "REDIS_URL is not set: distributed mode needs REDIS_URL, DATABASE_URL and CAPTIONFLEET_BUCKET; "
+            f"on one machine `{instead}` needs none of them"
+        )
+        raise StartupError("configuration_invalid", message)
+    return settings
+
+
+def _check_database(settings: Settings) -> None:
+    """Refuse an outdated schema; a database that is away may come back, the API says so until then."""
+    from jobs.store import schema
+    from jobs.store.database import open_database
+    from jobs.store.keys import KeyStore
+
+    database = open_database(settings)
+    try:
+        schema.check(database)
+        if settings.keys_required and not KeyStore(database).any_valid():
+            log.warning("there is no API key: make one with `captionfleet keys create --owner NAME`")
+    except DatabaseUnavailable as error:
+        log.warning("starting all the same: %s", error)
+    finally:
+        database.close()

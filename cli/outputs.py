@@ -1,0 +1,120 @@
+"""Captions on a terminal, in a pipe, in one file, or beside each image."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from cli.console import CommandFailed, print_table, printable, say, usage_error
+
+if TYPE_CHECKING:
+    from jobs.records import Item
+
+FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
+SHOWN_FAILURES = 20
+
+
+def text_of(path: str | os.PathLike[str]) -> str:
+    """Return a path as text that can be stored: bytes that are no UTF-8 become question marks."""
+    return os.fspath(path).encode("utf-8", "replace").decode()
+
+
+def uri_of(path: Path) -> str:
+    """Return a file's URI."""
+    return path.absolute().as_uri()
+
+
+def file_format(path: Path) -> str:
+    """Return the format a file's name asks for; raise ``CommandFailed`` for one that is not written."""
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise usage_error(f"{path}: results are written as {' or '.join(FORMATS)}")
+    return found
+
+
+def check(path: Path) -> None:
+    """Raise ``CommandFailed`` unless results can be written there; said before the work, not after it."""
+    file_format(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise usage_error(
+            f"{path} cannot be written: {'it is' if path.is_dir() else 'there is no such'} folder"
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise usage_error(f"{path} cannot be written: permission denied")
+
+
+def write(path: Path, items: list[Item]) -> None:
+    """Write results into a file, in the same form as a server sends them."""
+    from api.results import comma_separated, jsonl
+
+    save(path, comma_separated([items]) if file_format(path) == "csv" else jsonl([items]))
+
+
+def show(items: Sequence[Item]) -> None:
+    """Print the captions: a table on a terminal, ``image, caption, score`` lines in a pipe."""
+    rows = [
+        (item.custom_id, item.caption or "", f"{item.score:.2f}" if item.score is not None else "")
+        for item in items
+        if item.caption is not None
+    ]
+    print_table(("image", "caption", "score"), rows)
+
+
+def report_failures(items: Iterable[Item]) -> int:
+    """Say on standard error which images have no caption, and why; return how many."""
+    failed = [item for item in items if item.caption is None]
+    for item in failed[:SHOWN_FAILURES]:
+        reason = f"{item.error.message} ({item.error.code})" if item.error else item.status
+        say(f"captionfleet: {printable(item.custom_id)}: {reason}")
+    if len(failed) > SHOWN_FAILURES:
+        say(f"captionfleet: … and {len(failed) - SHOWN_FAILURES} more images failed")
+    return len(failed)
+
+
+def write_sidecars(images: Sequence[Path], items: Sequence[Item], *, overwrite: bool) -> None:
+    """Write ``photo.txt`` beside ``photo.jpg``; what is there already stays unless ``overwrite``."""
+    written: set[Path] = set()
+    for path, item in zip(images, items, strict=True):
+        target = path.with_suffix(".txt")
+        if item.caption is None:
+            continue
+        if target in written or (target.exists() and not overwrite):
+            say(
+                f"captionfleet: {printable(str(target))} exists already; the caption of {path.name} is not written"
+            )
+            continue
+        try:
+            target.write_text(item.caption + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CommandFailed(f"{target} cannot be written: {error.strerror}") from error
+        written.add(target)
+
+
+def save(path: Path | None, blocks: Iterable[bytes]) -> None:
+    """Write what a server sends to standard output, or to a file that appears only when it is whole."""
+    if path is None:
+        for block in blocks:
+            sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+        return
+    with _whole(path) as file:
+        for block in blocks:
+            file.write(block)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that takes its name when everything went well."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

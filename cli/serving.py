@@ -1,0 +1,76 @@
+"""Embedded mode as a server: API, web page and worker in one process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.embedded import upgrade
+from jobs.errors import StartupError
+from jobs.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from jobs.services import Services
+    from worker.embedded import EmbeddedWorker
+
+LOAD_S = 90.0
+
+
+class EmbeddedServer:
+    """Makes the application in the process that serves it, and stops what works beside it."""
+
+    def __init__(self, settings: Settings, *, announce: bool = True) -> None:
+        self._settings = settings
+        self._announce = announce
+        self._worker: EmbeddedWorker | None = None
+
+    def run(self) -> None:
+        """Serve until told to stop; raise ``StartupError`` for whatever keeps it from starting."""
+        from api.server import serve
+
+        if not self._settings.embedded:
+            message = (
+                "REDIS_URL is set, which is distributed mode: start `captionfleet api` and "
+                "`captionfleet worker`, or unset REDIS_URL, DATABASE_URL and CAPTIONFLEET_BUCKET"
+            )
+            raise StartupError("configuration_invalid", message)
+        serve(self._make_app, self._settings, workers=1, on_exit=self._stop)
+
+    def _make_app(self) -> Flask:
+        from api.app import create_app
+        from jobs.services import build_services
+        from worker.embedded import EmbeddedWorker
+
+        services = build_services(self._settings)
+        upgrade(services.store.database)
+        _require_key(services)
+        self._worker = EmbeddedWorker(services)
+        self._worker.start()
+        self._worker.wait_loaded(LOAD_S)
+        if self._worker.error is not None:
+            raise self._worker.error
+        app = create_app(services)
+        if self._announce:
+            self._say_address()
+        return app
+
+    def _say_address(self) -> None:
+        host, port = self._settings.host, self._settings.port
+        address = f"[{host}]" if ":" in host else host
+        data = self._settings.data_dir.absolute()
+        print(f"Captionfleet: http://{address}:{port}  (data in {data}; Ctrl-C stops)", flush=True)
+
+    def _stop(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+
+
+def _require_key(services: Services) -> None:
+    settings = services.settings
+    if settings.keys_required and not services.store.keys.any_valid():
+        message = (
+            f"calls from other machines (CAPTIONFLEET_HOST={settings.host}) need an API key and there is none: "
+            "make one with `captionfleet keys create --owner NAME`"
+        )
+        raise StartupError("configuration_invalid", message)

@@ -1,0 +1,98 @@
+"""`captionfleet train`, `evaluate` and `export`: thin over the model package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import CommandFailed, print_table, say, usage_error
+
+Images = Annotated[Path, typer.Option(help="Folder of the photos.", show_default=False)]
+Captions = Annotated[
+    Path, typer.Option(help="CSV with the columns image, split, caption.", show_default=False)
+]
+
+
+def train(
+    images: Images,
+    captions: Captions,
+    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/small"),
+    config: Annotated[str, typer.Option(help="Name in model/configs, or a .toml file.")] = "small",
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped.")] = True,
+) -> None:
+    """Train a captioner on a folder of photos with captions."""
+    with _extra("train", "training"):
+        from model.training import train as run
+
+        checkpoint = run(images, captions, config, output, resume=resume)
+    say(f"Trained; next: captionfleet export {checkpoint} FOLDER")
+    print(checkpoint)
+
+
+def evaluate(
+    images: Images,
+    captions: Captions,
+    model: Annotated[
+        str, typer.Argument(help="Name of a shipped model, or folder of an artifact or checkpoint.")
+    ] = "small",
+    results: Annotated[
+        Path | None, typer.Option(help="Score this results file (JSON lines) instead of a model.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which rows of the captions file.")] = "dev",
+    num_beams: Annotated[int | None, typer.Option(min=1, max=5, help="Beams of the search.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many photos.")] = None,
+    device: Annotated[str, typer.Option(help="Device of a checkpoint.")] = "cpu",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write figures and captions here, as JSON.")
+    ] = None,
+) -> None:
+    """Score a model, or finished captions, against reference captions."""
+    if output is not None and not output.parent.is_dir():
+        raise usage_error(f"the folder of {output} does not exist")
+    with _extra("evaluate", "evaluation"):
+        from model.captioner import DecodingOptions
+        from model.evaluation import evaluate as run
+        from model.evaluation import evaluate_results
+
+        if results is not None:
+            found = evaluate_results(results, captions, images, split)
+        else:
+            options = DecodingOptions(num_beams=num_beams)
+            found = run(model, images, captions, split, options=options, device=device, limit=limit)
+    if output is not None:
+        text = json.dumps(found.as_json(), indent=1, ensure_ascii=False)
+        output.write_text(text + "\n", encoding="utf-8")
+    print_table(("figure", "value"), found.table())
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of the checkpoint.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="Folder of the artifact to write.", show_default=False)],
+    metrics: Annotated[
+        Path | None, typer.Option(help="An evaluation's JSON to carry along.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the run-time artifact of a checkpoint, which needs no torch."""
+    with _extra("train", "export"):
+        from model.export import export as run
+
+        written = run(checkpoint, output, metrics=metrics)
+    say(f"Exported; use it with CAPTIONFLEET_MODELS=NAME={written}")
+    print(written)
+
+
+@contextmanager
+def _extra(name: str, purpose: str) -> Iterator[None]:
+    """Say which extra is missing where an import of it fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("model", "jobs", "cli", "worker", "api"):
+            raise
+        message = f"{purpose} needs the package {error.name}: pip install -e '.[{name}]'"
+        raise CommandFailed(message) from error
