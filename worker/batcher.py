@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from model.captioner import Caption, Captioner, DecodingOptions, Pixels
 from worker.forward import Entry, Forward
 from worker.rate import Rate
+from worker.stopping import Stopped
 from worker.vital import start_vital
 from worker.watchdog import Watchdog
 
@@ -90,12 +91,15 @@ class Batcher:
             self._work.notify()
 
     def submit(self, pixels: Pixels, options: DecodingOptions, *, fast: bool) -> Future[list[Caption]]:
-        """Queue one preprocessed image (height, width, 3) with resolved options; blocks while the queue is full."""
+        """Queue one preprocessed image (height, width, 3) with resolved options.
+
+        Blocks while the queue is full; raises ``Stopped`` when the batcher is closed.
+        """
         lane = self._lane(fast)
         with self._work:
             self._space.wait_for(lambda: self._closed or lane.count < self._capacity)
             if self._closed:
-                raise RuntimeError("the batcher is closed")
+                raise Stopped
             entry = Entry(pixels, options, time.monotonic())
             lane.put(entry)
             self._set_clock()

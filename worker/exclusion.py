@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Exclusion:
-    """Readers and writers: any number share the process, or one has it alone; who waits to be alone goes first."""
+    """Any number share the process, or one has it alone; who waits to be alone goes first."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -102,8 +102,7 @@ class Forward:
             self._halves(entries)
             return
         self._check_captioner()
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        message = f"the captioner failed on this image: {reason}"
+        message = f"the captioner failed on this image: {type(error).__name__}: {ascii(str(error))[1:200]}"
         entries[0].future.set_exception(ItemError(ItemCode.CAPTION_FAILED, message))
 
     def _check_captioner(self) -> None:
@@ -121,7 +120,7 @@ class Forward:
 
 def _resolve(entry: Entry, captions: list[Caption]) -> None:
     """Keep the captions that say something; none left is the image's error."""
-    good = [caption for caption in captions if math.isfinite(caption.score) and says_something(caption.text)]
+    good = [caption for caption in captions if math.isfinite(caption.score) and _sound(caption.text)]
     if good:
         entry.future.set_result(good)
     else:
@@ -129,8 +128,10 @@ def _resolve(entry: Entry, captions: list[Caption]) -> None:
         entry.future.set_exception(ItemError(ItemCode.CAPTION_FAILED, message))
 
 
-def says_something(text: str) -> bool:
-    """Whether a caption is neither empty nor one to three words three times in a row."""
+def _sound(text: str) -> bool:
+    """Whether a caption can be stored and is neither empty nor one to three words three times in a row."""
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        return False
     words = text.split()
     for size in range(1, LOOP_WORDS + 1):
         span = size * LOOP_TIMES

@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any
 
 from jobs.errors import DatabaseUnavailable
@@ -52,9 +53,18 @@ class Hold:
         """Make the run end as soon as it can."""
         self.lost = self.lost or lost
         self._stopped.set()
+        for future in self._copy():
+            future.cancel()
+
+    def settle(self) -> None:
+        """Wait until nothing of the run is being worked on."""
+        for future in self._copy():
+            with suppress(CancelledError):
+                future.exception()
+
+    def _copy(self) -> list[Future[Any]]:
         with self._lock:
-            for future in self._futures:
-                future.cancel()
+            return list(self._futures)
 
 
 class Leases:
@@ -63,7 +73,9 @@ class Leases:
     Only chunks in hand are renewed: one that was claimed in a transaction whose outcome got lost must expire.
     """
 
-    def __init__(self, store: Store, worker: Worker, lease_s: float, rate: Callable[[], float | None]) -> None:
+    def __init__(
+        self, store: Store, worker: Worker, lease_s: float, rate: Callable[[], float | None]
+    ) -> None:
         self._store = store
         self._worker = worker
         self._lease_s = lease_s
@@ -106,7 +118,8 @@ class Leases:
             holds = dict(self._holds)
         if not holds:
             return
-        kept = self._store.chunks.renew(self._worker.id, self._lease_s, [hold.claim for hold in holds.values()])
+        claims = [hold.claim for hold in holds.values()]
+        kept = self._store.chunks.renew(self._worker.id, self._lease_s, claims)
         for key, hold in holds.items():
             if key not in kept:
                 hold.stop(lost=True)

@@ -1,4 +1,4 @@
-"""Writes finished chunks: those that finish close together in one transaction, then the messages it released."""
+"""Writes finished chunks, those that finish close together in one transaction, and sends what it released."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobs.errors import DatabaseUnavailable
 from jobs.intake import publish
 from jobs.queue import JobQueue
 from jobs.store.chunks import ChunkResult, ChunkStore, Recorded
-from worker.stopping import until_answered
+from worker.stopping import Stopped, until_answered
 from worker.vital import start_vital
 
 log = logging.getLogger(__name__)
@@ -48,17 +48,24 @@ class Recorder:
         self._thread = start_vital(self._run, "recorder")
 
     def record(self, result: ChunkResult) -> Future[bool]:
-        """Queue a chunk's result; the future says whether it counted (false: the chunk had been lost)."""
+        """Queue a chunk's result.
+
+        The future says whether it counted (false: the chunk had been lost) and raises ``Stopped`` where the
+        recorder closed before.
+        """
         waiting = _Waiting(result)
         with self._changed:
-            self._waiting.append(waiting)
-            self._changed.notify()
+            if self._closing.is_set():
+                waiting.future.set_exception(Stopped())
+            else:
+                self._waiting.append(waiting)
+                self._changed.notify()
         return waiting.future
 
     def close(self) -> None:
         """Try what is left once more, then end; messages are sent before this returns."""
-        self._closing.set()
         with self._changed:
+            self._closing.set()
             self._changed.notify()
         self._thread.join()
         self._announcer.shutdown()
@@ -80,7 +87,7 @@ class Recorder:
             return batch
 
     def _urgent(self) -> bool:
-        """Whether somebody waits for these results: a small job, a chunk run alone, or every chunk in hand."""
+        """Whether these results are waited for: by a small job, a chunk run alone, or every chunk in hand."""
         small = any(waiting.result.claim.fast or waiting.result.claim.alone for waiting in self._waiting)
         return small or self._closing.is_set() or len(self._waiting) >= self._in_hand()
 

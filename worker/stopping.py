@@ -1,4 +1,4 @@
-"""How a worker waits: patiently while the database is away, never longer than the worker lives."""
+"""How work in hand ends early, and how it waits while the database is away."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ T = TypeVar("T")
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
+
+
+class Stopped(Exception):
+    """The work in hand was stopped; there is no result."""
 
 
 def until_answered(stopping: threading.Event, ask: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""Threads without which a process is useless: where one ends, the process ends, so that nobody waits in vain."""
+"""Threads without which a process is useless: where one dies, the process ends, and nobody waits in vain."""
 
 from __future__ import annotations
 

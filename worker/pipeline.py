@@ -1,0 +1,230 @@
+"""The walk of one chunk: claimed, fetched, decoded, captioned, recorded; no image ends without an answer."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+
+from jobs.errors import DatabaseUnavailable, ItemCode, ItemError, StorageUnavailable, TransientError
+from jobs.intake import publish
+from jobs.records import CaptionOptions
+from jobs.services import Services
+from jobs.store.chunks import ChunkResult, Claim, ClaimedItem, ItemResult
+from jobs.store.workers import Worker
+from model.captioner import Captioner, DecodingOptions
+from model.errors import InvalidOptions
+from worker.batcher import Batcher
+from worker.decoding import DecodePool
+from worker.exclusion import Exclusion
+from worker.images import Images, Loaded
+from worker.leases import Hold, Leases
+from worker.recorder import Recorder
+from worker.stopping import Stopped, until_answered
+
+log = logging.getLogger(__name__)
+
+ALONE_AFTER = 2
+LONGEST_DELAY_S = 60.0
+LAST_WORDS_S = 2.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a pipeline serves: a model of the settings, loaded, under a worker's id."""
+
+    worker_id: str
+    model: str
+    captioner: Captioner
+
+
+class Pipeline:
+    """Runs chunks of one model; called from as many threads as chunks may be in hand."""
+
+    def __init__(self, services: Services, serving: Serving, exclusion: Exclusion) -> None:
+        """Start threads and decode processes; the pipelines of one process share one ``exclusion``."""
+        settings = services.settings
+        captioner = serving.captioner
+        self._services = services
+        self._serving = serving
+        self._exclusion = exclusion
+        self._stopping = threading.Event()
+        self._batcher = Batcher(
+            captioner, batch_size=settings.batch_size, forward_limit_s=settings.forward_limit_s
+        )
+        self._decoder = DecodePool(
+            settings.decode_processes,
+            captioner.preprocessing,
+            max_pixels=settings.max_image_pixels,
+            memory_limit_bytes=settings.decode_memory_bytes,
+            time_limit_s=settings.decode_limit_s,
+        )
+        self._images = Images(services.sources, self._decoder, self._batcher, settings.decode_processes)
+        worker = Worker(
+            serving.worker_id, serving.model, captioner.name, captioner.digest, captioner.device, None
+        )
+        self._leases = Leases(
+            services.store, worker, settings.lease_s, lambda: self._batcher.images_per_second
+        )
+        self._recorder = Recorder(services.store.chunks, services.queue, lambda: len(self._leases.in_hand()))
+        self._leases.start()
+
+    def run_chunk(self, job_id: str, number: int) -> bool:
+        """Claim one chunk and see it through; false if this worker stops and did not look at it."""
+        with self._exclusion.shared() as joined:
+            if not joined:
+                return False
+            hold = self._claim(job_id, number)
+            if hold is None:
+                return not self._stopping.is_set()
+            if not hold.claim.alone:
+                self._run(hold)
+                return True
+        # Two workers died with this image in hand. Now nothing else runs beside it: a death tells something.
+        with self._exclusion.alone() as entered:
+            if not entered:
+                hold.stop()
+            self._run(hold)
+        return True
+
+    def stop(self, grace_s: float) -> None:
+        """Begin nothing, give the chunks in hand ``grace_s`` seconds, hand back the rest, end all threads."""
+        self._stopping.set()
+        self._exclusion.close()
+        self._leases.wait_empty(grace_s)
+        for hold in self._leases.in_hand():
+            hold.stop()
+        if not self._leases.wait_empty(LAST_WORDS_S):
+            for hold in self._leases.in_hand():
+                self._hand_back(hold.claim)
+        self._recorder.close()
+        self._batcher.close()
+        self._decoder.close()
+        self._images.close()
+        self._leases.close()
+
+    def _claim(self, job_id: str, number: int) -> Hold | None:
+        worker, lease_s = self._serving.worker_id, self._services.settings.lease_s
+        chunks = self._services.store.chunks
+        try:
+            claim = until_answered(
+                self._stopping, lambda: chunks.claim(job_id, number, worker, lease_s, ALONE_AFTER)
+            )
+        except DatabaseUnavailable:
+            return None
+        return self._leases.take(claim) if claim else None
+
+    def _run(self, hold: Hold) -> None:
+        claim = hold.claim
+        try:
+            self._finish(hold)
+        except (Stopped, CancelledError):
+            if not hold.lost:
+                self._hand_back(claim)
+        except TransientError as error:
+            log.warning("chunk %d of %s: %s", claim.number, claim.job_id, error)
+            self._try_later(claim, error)
+        except Exception as error:
+            log.exception("chunk %d of %s failed", claim.number, claim.job_id)
+            self._try_later(claim, error)
+        finally:
+            self._leases.drop(hold)
+
+    def _finish(self, hold: Hold) -> None:
+        claim = hold.claim
+        if hold.stopped:
+            raise Stopped
+        if claim.alone and not self._mark_alone(claim):
+            return
+        try:
+            items = self._caption(hold)
+        finally:
+            hold.settle()
+        if not self._recorder.record(ChunkResult(claim, items)).result():
+            log.info("chunk %d of %s was no longer this worker's", claim.number, claim.job_id)
+
+    def _mark_alone(self, claim: Claim) -> bool:
+        log.warning("chunk %d of %s runs alone: it lost its worker before", claim.number, claim.job_id)
+        return until_answered(self._stopping, lambda: self._services.store.chunks.mark_alone(claim))
+
+    def _caption(self, hold: Hold) -> list[ItemResult]:
+        claim = hold.claim
+        try:
+            options = self._serving.captioner.resolve(_decoding(claim.options))
+        except InvalidOptions as error:
+            return _all_failed(claim, ItemError(ItemCode.CAPTION_FAILED, f"the options do not fit: {error}"))
+        results: list[ItemResult] = []
+        failure: Exception | None = None
+        for item, load in zip(claim.items, self._images.load(hold, options), strict=True):
+            try:
+                results.append(self._result(claim, item, load))
+            except (TransientError, Stopped, CancelledError) as error:
+                # No image is to blame, so the whole chunk is tried again; what is under way ends early.
+                failure = failure or error
+                hold.stop()
+        if failure is not None:
+            raise failure
+        return results
+
+    def _result(self, claim: Claim, item: ClaimedItem, load: Future[Loaded]) -> ItemResult:
+        try:
+            loaded = load.result()
+        except ItemError as error:
+            return ItemResult(item.position, error=error)
+        except StorageUnavailable as error:
+            if not self._last_attempt(claim):
+                raise
+            return ItemResult(item.position, error=ItemError(ItemCode.DOWNLOAD_FAILED, error.message))
+        captions: tuple[tuple[str, float], ...] = ()
+        failed: ItemError | None = None
+        try:
+            captions = tuple((caption.text, caption.score) for caption in loaded.captions.result())
+        except ItemError as error:
+            failed = error
+        name = self._serving.captioner.name
+        return ItemResult(item.position, captions, failed, name, loaded.width, loaded.height, loaded.sha256)
+
+    def _last_attempt(self, claim: Claim) -> bool:
+        return claim.failures + 1 >= self._services.settings.max_failures
+
+    def _try_later(self, claim: Claim, error: Exception) -> None:
+        """Release the chunk for about 1, 4, 16, 60 s, or fail its images after too many failures."""
+        try:
+            if self._last_attempt(claim):
+                self._recorder.record(ChunkResult(claim, _all_failed(claim, _final(error)))).result()
+                return
+            delay = min(LONGEST_DELAY_S, 4.0**claim.failures) * random.uniform(0.75, 1.25)  # noqa: S311
+            until_answered(self._stopping, lambda: self._services.store.chunks.postpone(claim, delay))
+        except (DatabaseUnavailable, Stopped) as unsaid:
+            log.warning("chunk %d of %s waits for its lease to end: %s", claim.number, claim.job_id, unsaid)
+
+    def _hand_back(self, claim: Claim) -> None:
+        try:
+            if self._services.store.chunks.hand_back(claim):
+                publish(self._services.queue, [claim.message])
+        except DatabaseUnavailable as error:
+            log.warning("chunk %d of %s waits for its lease to end: %s", claim.number, claim.job_id, error)
+
+
+def _decoding(options: CaptionOptions) -> DecodingOptions:
+    return DecodingOptions(
+        num_beams=options.num_beams,
+        num_captions=options.num_captions,
+        max_length=options.max_length,
+        min_length=options.min_length,
+        prompt=options.prompt,
+    )
+
+
+def _all_failed(claim: Claim, error: ItemError) -> list[ItemResult]:
+    return [ItemResult(item.position, error=error) for item in claim.items]
+
+
+def _final(error: Exception) -> ItemError:
+    """Say a failure that did not pass as the error of each image it kept from being captioned."""
+    if isinstance(error, StorageUnavailable):
+        return ItemError(ItemCode.DOWNLOAD_FAILED, error.message)
+    message = f"the worker failed on this image's chunk again and again: {ascii(str(error))[1:200]}"
+    return ItemError(ItemCode.CAPTION_FAILED, message)
