@@ -1,0 +1,29 @@
+"""The Flask application over a process's services."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from api.caption_routes import CAPTION_ROUTES
+from api.context import EXTENSION, build_context
+from api.docs import documented
+from api.headers import register_headers
+from api.item_routes import ITEM_ROUTES
+from api.job_routes import JOB_ROUTES
+from api.problems import register_problems
+from api.routes import register_routes
+from api.system_routes import SYSTEM_ROUTES
+from jobs.services import Services
+
+ROUTES = documented(JOB_ROUTES + ITEM_ROUTES + CAPTION_ROUTES + SYSTEM_ROUTES)
+
+
+def create_app(services: Services) -> Flask:
+    """Make the application; nothing connects or starts before the first request."""
+    app = Flask("api", template_folder="templates", static_folder="static", static_url_path="/static")
+    app.url_map.merge_slashes = False
+    app.extensions[EXTENSION] = build_context(services)
+    register_headers(app)
+    register_problems(app)
+    register_routes(app, ROUTES)
+    return app

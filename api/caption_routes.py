@@ -1,0 +1,78 @@
+"""The route for one photo: caption it while the client waits."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Response, request
+from werkzeug.http import parse_options_header
+
+from api.answers import job_answer, json_answer
+from api.routes import Answer, Call, Media, NoQuery, Route
+from api.submission import idempotency_key, make_job
+from api.uploads import CaptionUpload
+from jobs.errors import RequestError
+from jobs.records import CaptionOptions, Item, Job
+
+
+def create_caption(call: Call[NoQuery]) -> Response:
+    """Caption one image; where that takes long, answer with its job instead."""
+    content_type = request.headers.get("Content-Type", "")
+    if parse_options_header(content_type)[0] != "multipart/form-data":
+        message = "an image comes as multipart/form-data with the part `image`"
+        raise RequestError("unsupported_media_type", message)
+    key = idempotency_key(request.headers.get("Idempotency-Key"))
+    receiver = CaptionUpload(call.context, call.body, content_type)
+    job_id = make_job(call.context, call.owner, key, receiver)
+    job, version = _wait(call, job_id)
+    if not job.status.final:
+        return job_answer(job, version, 202)
+    item, _, _ = call.services.store.jobs.item(call.owner, job_id, 0)
+    return json_answer(item, Content_Location=f"{job.links.items}/0")
+
+
+def _wait(call: Call[NoQuery], job_id: str) -> tuple[Job, int]:
+    """Return the job when it is final, at the latest when the settings' time is up."""
+    until = time.monotonic() + call.services.settings.caption_wait_s
+    store = call.services.store.jobs
+    job, version = store.get(call.owner, job_id)
+    while not job.status.final and (left := until - time.monotonic()) > 0:
+        if not call.context.watch.wait(job_id, version, left):
+            break
+        job, version = store.get(call.owner, job_id)
+    return job, version
+
+
+_UPLOAD = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "options": {"$ref": "#/components/schemas/CaptionOptions"},
+    },
+    "required": ["image"],
+}
+
+CAPTION_ROUTES = (
+    Route(
+        "POST",
+        "/v1/captions",
+        create_caption,
+        "Caption one image",
+        (
+            Answer(200, "The item, captioned or failed.", Item, headers=("Content-Location",)),
+            Answer(202, "It takes longer: its job.", Job, headers=("Location", "ETag", "Retry-After")),
+        ),
+        takes=(Media("multipart/form-data", schema=_UPLOAD, parts=(CaptionOptions,)),),
+        headers=("Idempotency-Key",),
+        refusals=(
+            "invalid_request",
+            "model_not_available",
+            "upload_incomplete",
+            "idempotency_conflict",
+            "idempotency_in_progress",
+            "upload_too_large",
+            "unsupported_media_type",
+        ),
+        tag="captions",
+    ),
+)

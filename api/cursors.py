@@ -1,0 +1,47 @@
+"""Where a page ends, as an opaque string for clients to hand back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from jobs.errors import RequestError
+
+_JOB = re.compile(r"j(job_[0-9a-z]{26})")
+_POSITION = re.compile(r"i([0-9]{1,10})")
+
+
+def job_cursor(job_id: str | None) -> str | None:
+    """Return the cursor after a job."""
+    return None if job_id is None else _opaque(f"j{job_id}")
+
+
+def item_cursor(position: int | None) -> str | None:
+    """Return the cursor after an item."""
+    return None if position is None else _opaque(f"i{position}")
+
+
+def read_job_cursor(cursor: str | None) -> str | None:
+    """Return the job a cursor stands after; raise ``RequestError`` invalid_request."""
+    return None if cursor is None else _read(cursor, _JOB)
+
+
+def read_item_cursor(cursor: str | None) -> int:
+    """Return the position a cursor stands after, -1 without one; raise ``RequestError`` invalid_request."""
+    return -1 if cursor is None else int(_read(cursor, _POSITION))
+
+
+def _opaque(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read(cursor: str, form: re.Pattern[str]) -> str:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+    except (binascii.Error, ValueError):
+        text = ""
+    match = form.fullmatch(text)
+    if match is None:
+        raise RequestError("invalid_request", "query parameter: cursor is not one that this list gave out")
+    return match[1]

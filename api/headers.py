@@ -1,0 +1,79 @@
+"""What all requests have in common: an id, a line in the log, headers that keep browsers safe."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from urllib.parse import quote, urlsplit
+
+from flask import Flask, Response, g, request
+
+from api.routes import request_body
+from jobs.ids import new_id
+from jobs.settings import Settings
+
+log = logging.getLogger("captionfleet.requests")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_QUIET = frozenset({"/healthz", "/readyz"})
+NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+SANDBOX = f"{NOTHING}; sandbox"
+
+
+def page_policy(settings: Settings) -> str:
+    """Return the page's Content-Security-Policy: its own files and API, and images where S3 serves them."""
+    images = "'self'" if settings.bucket is None else f"'self' {_s3_origin(settings)}"
+    return (
+        f"{NOTHING}; script-src 'self'; style-src 'self'; img-src {images} blob: data:; connect-src {images}"
+    )
+
+
+def _s3_origin(settings: Settings) -> str:
+    if settings.s3_endpoint:
+        parts = urlsplit(settings.s3_endpoint)
+        return f"{parts.scheme}://{parts.netloc}"
+    return "https://*.amazonaws.com"
+
+
+def register_headers(app: Flask) -> None:
+    """Number, guard and log every request of an application."""
+    app.before_request(_begin)
+    app.after_request(_guard)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    g.began = time.monotonic()
+    sent = request.headers.get("X-Request-Id", "")
+    g.request_id = sent if _SANE_ID.fullmatch(sent) else new_id("req")
+
+
+def _guard(response: Response) -> Response:
+    headers = response.headers
+    headers["X-Request-Id"] = g.request_id
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["X-Frame-Options"] = "DENY"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    headers.setdefault("Content-Security-Policy", NOTHING)
+    return response
+
+
+def _end(response: Response) -> Response:
+    request_body().settle(response)
+    level = logging.DEBUG if request.path in _QUIET else logging.INFO
+    milliseconds = (time.monotonic() - g.began) * 1000
+    path = quote(request.path)
+    who = g.get("owner") or "-"
+    log.log(
+        level,
+        "%s %s %d %.0f ms owner=%s id=%s",
+        request.method,
+        path,
+        response.status_code,
+        milliseconds,
+        who,
+        g.request_id,
+    )
+    return response

@@ -1,0 +1,143 @@
+"""What a route is: one declaration that the application serves, checks and documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from flask import Flask, Response, g, request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.datastructures import MultiDict
+
+from api.auth import authenticate
+from api.body import RequestBody
+from api.context import Context, current_context
+from api.problems import invalid
+from jobs.errors import RequestError
+from jobs.services import Services
+
+Q = TypeVar("Q", bound=BaseModel)
+
+_JOB_ID = re.compile(r"job_[0-9a-z]{26}")
+LARGEST_POSITION = 2**31 - 1
+
+
+class NoQuery(BaseModel):
+    """A route without query parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Call(Generic[Q]):
+    """One request to a route: who calls, with which query and body."""
+
+    context: Context
+    owner: str
+    query: Q
+    body: RequestBody
+
+    @property
+    def services(self) -> Services:
+        """The process's services."""
+        return self.context.services
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One way a route answers, for the document."""
+
+    status: int
+    description: str
+    body: type[BaseModel] | None = None
+    media_types: tuple[str, ...] = ("application/json",)
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Media:
+    """One kind of body a route takes, for the document: a type, or a schema where no type says it."""
+
+    media_type: str
+    body: type[BaseModel] | None = None
+    schema: dict[str, Any] | None = None
+    parts: tuple[type[BaseModel], ...] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method on one path; ``handler(call, **path parameters)`` answers it."""
+
+    method: str
+    path: str
+    handler: Callable[..., Response]
+    summary: str
+    answers: tuple[Answer, ...]
+    query: type[BaseModel] = NoQuery
+    takes: tuple[Media, ...] = ()
+    headers: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    keyless: bool = False
+    tag: str = "jobs"
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        return self.handler.__name__
+
+
+def register_routes(app: Flask, routes: tuple[Route, ...]) -> None:
+    """Serve routes; what they do not take is refused before their handlers run."""
+    for route in routes:
+        rule = route.path.replace("{position}", "<int:position>").replace("{", "<").replace("}", ">")
+        app.add_url_rule(
+            rule, route.name, _view(route), methods=[route.method], provide_automatic_options=False
+        )
+
+
+def _view(route: Route) -> Callable[..., Response]:
+    def view(**path: Any) -> Response:
+        context = current_context()
+        settings = context.services.settings
+        g.owner = "" if route.keyless else authenticate(settings, context.keys, request)
+        _check_path(path)
+        call = Call(context, g.owner, _query(route.query, request.args), request_body())
+        return route.handler(call, **path)
+
+    return view
+
+
+def request_body() -> RequestBody:
+    """Return the body of the present request; the same object, however often it is asked for."""
+    if "body" not in g:
+        limit = current_context().services.settings.max_upload_bytes
+        g.body = RequestBody(request.environ, limit)
+    body = g.body
+    assert isinstance(body, RequestBody)
+    return body
+
+
+def _check_path(path: dict[str, Any]) -> None:
+    """Answer ids that no job can have like those of jobs that are not there."""
+    job_id = path.get("job_id")
+    if job_id is not None and not _JOB_ID.fullmatch(job_id):
+        raise RequestError("job_not_found", f"there is no job {job_id}")
+    if path.get("position", 0) > LARGEST_POSITION:
+        raise RequestError("not_found", f"the job has no item at position {path['position']}")
+
+
+def _query(model: type[Q], given: MultiDict[str, str]) -> Q:
+    """Return the query parameters; raise ``RequestError`` invalid_request for unknown or wrong ones."""
+    for name, values in given.lists():
+        if name not in model.model_fields:
+            known = ", ".join(model.model_fields) or "none here"
+            message = f"unknown query parameter {name!r}; there are: {known}"
+            raise RequestError("invalid_request", message)
+        if len(values) > 1:
+            raise RequestError("invalid_request", f"the query parameter {name!r} is given more than once")
+    try:
+        return model.model_validate(given.to_dict())
+    except ValidationError as error:
+        raise invalid(error, "query parameter") from error

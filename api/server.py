@@ -1,0 +1,273 @@
+"""The HTTP server: gunicorn with threads, the same for ``captionfleet api`` and ``captionfleet serve``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+from api.context import EXTENSION, Context
+from api.problems import PROBLEM_TYPE, problem_body
+from jobs.errors import StartupError
+from jobs.ids import new_id
+from jobs.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+# A client that neither sends nor takes anything for so long loses its thread.
+SILENCE_S = 60
+# Longer than load balancers keep idle connections (60 s is usual), so that they never use a closed one.
+KEEPALIVE_S = 75
+# The event loop answers within milliseconds; start-up (schema check, model) may take longer.
+HEARTBEAT_S = 120
+GRACEFUL_S = 30
+
+
+def serve(
+    make_app: Callable[[], Flask],
+    settings: Settings,
+    *,
+    workers: int,
+    on_exit: Callable[[], None] | None = None,
+) -> None:
+    """Serve until told to stop (SIGTERM finishes running requests, SIGINT does not wait for them).
+
+    Each worker process calls ``make_app`` after it was forked, and at its end ``on_exit``, then closes the
+    application's services. Raises ``StartupError`` where the port is taken or ``make_app`` raises it.
+    """
+    listener = open_listener(settings.host, settings.port)
+    reports, report = os.pipe()
+    server = _Server(make_app, settings, workers, listener, report, on_exit)
+    parent = os.getpid()
+    try:
+        server.run()
+    except SystemExit as end:
+        if os.getpid() != parent:
+            _end_child(end)
+        os.close(report)
+        _raise_reported(reports)
+        if end.code:
+            raise
+    finally:
+        os.close(reports)
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raise ``StartupError`` in one line that names the setting to change."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        message = f"CAPTIONFLEET_HOST={host} is no address of this machine: {error}"
+        raise StartupError("configuration_invalid", message) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        message = f"CAPTIONFLEET_PORT={port} on {host} cannot be used: {error.strerror or error}"
+        raise StartupError("configuration_invalid", message) from error
+    return listener
+
+
+def _end_child(end: SystemExit) -> NoReturn:
+    """End a forked process here: what its parent has on the stack and at exit is not for it to run."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+
+
+def _raise_reported(reports: int) -> None:
+    """Raise what a worker process could not start for, if any has said so."""
+    text = os.read(reports, 65536)
+    if text:
+        code, message = json.loads(text.splitlines()[0])
+        raise StartupError(code, message)
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, configured by our settings alone."""
+
+    def __init__(
+        self,
+        make_app: Callable[[], Flask],
+        settings: Settings,
+        workers: int,
+        listener: socket.socket,
+        report: int,
+        on_exit: Callable[[], None] | None,
+    ) -> None:
+        self._make_app = make_app
+        self._settings = settings
+        self._workers = workers
+        self._listener = listener
+        self._report = report
+        self._on_exit = on_exit
+        self._door: Door | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set what differs from gunicorn's defaults."""
+        chosen = {
+            "bind": f"fd://{os.dup(self._listener.fileno())}",
+            "workers": self._workers,
+            "worker_class": ApiWorker,
+            "threads": self._settings.api_threads,
+            "timeout": HEARTBEAT_S,
+            "graceful_timeout": GRACEFUL_S,
+            "keepalive": KEEPALIVE_S,
+            "backlog": BACKLOG,
+            "logger_class": _Log,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            "when_ready": self._tell_address,
+            "worker_exit": self._leave,
+        }
+        for name, value in chosen.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Door:
+        """Make the application, in the worker process."""
+        try:
+            self._door = Door(self._make_app())
+        except StartupError as error:
+            # The parent says it once, whichever of its processes finds it first.
+            os.write(self._report, json.dumps([error.code, error.message[:2000]]).encode() + b"\n")
+            raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
+        return self._door
+
+    def _tell_address(self, _arbiter: Arbiter) -> None:
+        host, port = self._listener.getsockname()[:2]
+        log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        self._listener.close()
+
+    def _leave(self, _arbiter: Arbiter, _worker: ThreadWorker) -> None:
+        if self._door is None:
+            return
+        if self._on_exit is not None:
+            self._on_exit()
+        self._door.context.close()
+
+
+class Door:
+    """What stands between gunicorn and the application: time limits and really closed connections."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        context = app.extensions[EXTENSION]
+        assert isinstance(context, Context)
+        self.context = context
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        environ["gunicorn.socket"].settimeout(SILENCE_S)
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            # gunicorn drops the application's Connection header and has its own way to say it.
+            if ("Connection", "close") in headers:
+                start_response.__self__.force_close()  # type: ignore[attr-defined]
+            return start_response(status, headers, exc_info)
+
+        return self._app(environ, start)
+
+
+class ApiWorker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker process, ending waiting requests early and refusing in our words."""
+
+    quitting = False
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Finish running requests, those that wait at once."""
+        self._end_waits()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Leave now, once: a second signal must not break off the clean-up of the first."""
+        if self.quitting:
+            return
+        self.quitting = True
+        self._end_waits()
+        super().handle_quit(sig, frame)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what is not even HTTP, or broke before the application could answer."""
+        status = _status(exc)
+        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("a request broke outside the application", exc_info=exc)
+        code = "internal_error" if status is HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request"
+        detail = status.description if code == "internal_error" else f"not a valid HTTP request: {exc}"
+        try:
+            client.sendall(_raw_problem(code, status, detail or status.phrase))
+        except OSError as error:
+            log.debug("a client was gone before it was refused: %s", error)
+
+    def _end_waits(self) -> None:
+        door = getattr(self, "wsgi", None)
+        if door is not None:
+            door.context.watch.stop()
+
+
+def _status(error: BaseException) -> HTTPStatus:
+    if isinstance(error, http_errors.LimitRequestLine):
+        return HTTPStatus.REQUEST_URI_TOO_LONG
+    if isinstance(error, http_errors.LimitRequestHeaders):
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    if isinstance(error, http_errors.ParseException):
+        return HTTPStatus.BAD_REQUEST
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _raw_problem(code: str, status: HTTPStatus, detail: str) -> bytes:
+    request_id = new_id("req")
+    body = problem_body(code, status, detail, request_id).model_dump_json().encode() + b"\n"
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: {PROBLEM_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class _Log(Logger):  # type: ignore[misc]
+    """gunicorn's messages through our logging."""
+
+    def setup(self, cfg: Any) -> None:
+        """Take gunicorn's own handlers away."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log an error, but not that a process ended which has said itself why it could not start."""
+        if not _says_halt(msg, args):
+            super().error(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log an error with its traceback; a client that took its answer too slowly is none."""
+        if isinstance(sys.exc_info()[1], TimeoutError):
+            super().info("a connection was closed: its client took nothing for %d s", SILENCE_S)
+        else:
+            super().exception(msg, *args, **kwargs)
+
+
+def _says_halt(message: str, values: tuple[Any, ...]) -> bool:
+    return (
+        message.startswith("Shutting down")
+        or values[-1:] == (Arbiter.APP_LOAD_ERROR,)
+        or "App failed to load." in values
+    )

@@ -1,0 +1,24 @@
+"""The start of an API process: settings become services, services an application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from jobs.settings import Settings
+
+
+def make_app(settings: Settings | None = None) -> Flask:
+    """Return the application of an API process, its sweep running; raises ``StartupError``.
+
+    The server calls this after it has forked: ``gunicorn 'api.wsgi:make_app()'``, or ``api.server``.
+    """
+    from api.app import create_app
+    from jobs.services import build_services
+    from jobs.settings import load_settings
+
+    services = build_services(settings or load_settings())
+    services.sweep.start()
+    return create_app(services)
