@@ -45,9 +45,7 @@ def caption(
     max_length: options.MaxLength = None,
     min_length: options.MinLength = None,
     prompt: options.Prompt = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, …", show_default="auto")
-    ] = None,
+    device: options.Device = None,
 ) -> None:
     """Caption files and folders here, without a server."""
     from cli.logs import set_up_logs

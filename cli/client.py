@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PAGE = 100
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 1 if an image failed.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="FILE.jsonl or FILE.csv.")]
 
 
@@ -35,12 +36,10 @@ def submit(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Images and folders of images, or s3://bucket/key URIs, or one manifest (.ndjson, .jsonl, .csv).",
+            help="Images and folders; or s3://bucket/key URIs; or a manifest (.ndjson, .jsonl, .csv).",
         ),
     ],
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the captions; exit 1 if any failed.")
-    ] = False,
+    wait: Wait = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="With --wait: results into FILE.jsonl or FILE.csv.")
     ] = None,
@@ -90,9 +89,7 @@ def jobs(
 
 def status(
     job_id: JobId,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for its end; exit 1 if an image failed.")
-    ] = False,
+    wait: Wait = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show one job."""
@@ -188,10 +185,8 @@ def _row(job: dict[str, Any]) -> tuple[str, ...]:
 def _fields(job: dict[str, Any]) -> list[tuple[str, str]]:
     hidden = ("object", "links", "id", "counts")
     counts = ", ".join(f"{count} {name}" for name, count in job["counts"].items() if count)
-    rest = [
-        (name, _text(value)) for name, value in job.items() if name not in hidden and value not in (None, {})
-    ]
-    return [("job", job["id"]), ("images", counts), *rest]
+    shown = {name: value for name, value in job.items() if name not in hidden and value not in (None, {})}
+    return [("job", job["id"]), ("images", counts), *((name, _text(value)) for name, value in shown.items())]
 
 
 def _text(value: Any) -> str:
@@ -209,8 +204,7 @@ def _print_json(value: Any) -> None:
 def _report_end(job: dict[str, Any]) -> None:
     counts = job["counts"]
     error = f" ({job['error']['message']})" if job["error"] else ""
-    say(
-        f"captionfleet: {job['id']} is {job['status']}{error}: {counts['succeeded']} captions, {counts['failed']} failed"
-    )
+    images = f"{counts['succeeded']} captions, {counts['failed']} failed"
+    say(f"captionfleet: {job['id']} is {job['status']}{error}: {images}")
     if job["status"] != "completed" or counts["failed"]:
         raise typer.Exit(1)

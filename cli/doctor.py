@@ -59,9 +59,7 @@ def examine() -> Iterator[Finding]:
     try:
         settings = load_settings()
     except StartupError as error:
-        yield Finding(
-            "settings", "broken", error.message, "correct this variable; docs/settings.md lists all"
-        )
+        yield Finding("settings", "broken", error.message, "correct it; docs/settings.md lists all settings")
         return
     mode = "embedded (no REDIS_URL)" if settings.embedded else "distributed"
     yield Finding("settings", "ok", f"{mode}, models: {', '.join(settings.model_names)}")
@@ -125,9 +123,7 @@ def _dependencies(settings: Settings) -> Iterator[Finding]:
             return
     database = open_database(settings, exclusive=False)
     try:
-        found = _checked(
-            "database", lambda: _database(settings, database), "start it or correct DATABASE_URL"
-        )
+        found = _checked("database", lambda: _database(settings, database), "see DATABASE_URL")
         yield found
         if found.state == "ok" and "schema" in found.detail:
             yield _callers(settings, KeyStore(database))
@@ -136,11 +132,9 @@ def _dependencies(settings: Settings) -> Iterator[Finding]:
     finally:
         database.close()
     if settings.redis_url:
-        yield _checked("broker", lambda: _broker(settings), "start Redis or correct REDIS_URL")
+        yield _checked("broker", lambda: _broker(settings), "see REDIS_URL")
     if settings.bucket:
-        yield _checked(
-            "bucket", lambda: _bucket(settings), "correct CAPTIONFLEET_BUCKET and the AWS_* variables"
-        )
+        yield _checked("bucket", lambda: _bucket(settings), "see CAPTIONFLEET_BUCKET and AWS_*")
 
 
 def _data_folder(settings: Settings) -> Finding:

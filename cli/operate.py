@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import options
 from cli.console import say
 from jobs.errors import DatabaseUnavailable, StartupError
 
@@ -44,9 +45,7 @@ def api(host: Host = None, port: Port = None) -> None:
 
 
 def worker(
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, …", show_default="auto")
-    ] = None,
+    device: options.Device = None,
     model: Annotated[
         str | None, typer.Option(help="Which of CAPTIONFLEET_MODELS to serve.", show_default="the first")
     ] = None,

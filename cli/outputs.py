@@ -83,9 +83,7 @@ def write_sidecars(images: Sequence[Path], items: Sequence[Item], *, overwrite: 
         if item.caption is None:
             continue
         if target in written or (target.exists() and not overwrite):
-            say(
-                f"captionfleet: {printable(str(target))} exists already; the caption of {path.name} is not written"
-            )
+            say(f"captionfleet: {printable(str(target))} exists already and is left as it is")
             continue
         try:
             target.write_text(item.caption + "\n", encoding="utf-8")

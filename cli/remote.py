@@ -21,7 +21,7 @@ Body = Callable[[], Iterable[bytes]]
 
 
 class Refused(CommandFailed):
-    """The server answered with an error; ``code`` is stable, ``retry_after`` in seconds if it asked to wait."""
+    """The server answered with an error, its stable ``code``, and ``retry_after`` seconds if it said so."""
 
     def __init__(self, response: httpx.Response) -> None:
         problem = _problem(response)

@@ -70,7 +70,7 @@ def _require_key(services: Services) -> None:
     settings = services.settings
     if settings.keys_required and not services.store.keys.any_valid():
         message = (
-            f"calls from other machines (CAPTIONFLEET_HOST={settings.host}) need an API key and there is none: "
-            "make one with `captionfleet keys create --owner NAME`"
+            f"calls to CAPTIONFLEET_HOST={settings.host} need an API key and there is none in "
+            f"{settings.data_dir}: make one with `captionfleet keys create --owner NAME`"
         )
         raise StartupError("configuration_invalid", message)
