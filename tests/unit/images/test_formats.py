@@ -74,7 +74,7 @@ GRAY = RGB.convert("L")
 BILEVEL = GRAY.point(lambda value: 255 if value > 100 else 0).convert("1")
 PALETTE = RGB.quantize(4, dither=Image.Dither.NONE)
 FLOAT = Image.fromarray(np.asarray(GRAY).astype(np.float32) / 255)
-DARKEST, BRIGHTEST = GRAY.getextrema()
+DARKEST, BRIGHTEST = int(np.asarray(GRAY).min()), int(np.asarray(GRAY).max())
 STRETCHED = GRAY.point(lambda value: (value - DARKEST) * 255 / (BRIGHTEST - DARKEST))
 
 SAMPLES: dict[str, tuple[Callable[[], bytes], Image.Image, int]] = {
