@@ -1,0 +1,76 @@
+"""`captionfleet caption`: files and folders, without a server."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+from tests.e2e.cli.commands import captionfleet, command, environment
+from tests.pictures import jpeg_bytes, png_bytes
+from tests.processes import Process, scratch_folder, wait_until
+
+
+def test_a_mixed_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "trip" / ".thumbs").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(jpeg_bytes(1))
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "trip" / "B.JPEG").write_bytes(jpeg_bytes(2))
+    (folder / "trip" / ".thumbs" / "B.jpg").write_bytes(jpeg_bytes(2))
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9\tx.png")).write_bytes(png_bytes(3))
+    ran = captionfleet(tmp_path, "caption", "photos", "-o", "out.jsonl", "--sidecar", "txt")
+    assert ran.status == 1, ran.complaints
+    assert "photos/broken.png: " in ran.complaints
+    items = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(item["custom_id"], item["status"]) for item in items] == [
+        ("photos/a.jpg", "succeeded"),
+        ("photos/broken.png", "failed"),
+        ("photos/caf?\tx.png", "succeeded"),
+        ("photos/trip/B.JPEG", "succeeded"),
+    ]
+    assert items[1]["error"]["code"] == "image_corrupt"
+    assert items[0]["source"] == (folder / "a.jpg").as_uri()
+    assert (folder / "a.txt").read_text() == items[0]["caption"] + "\n"
+    assert (folder / "trip" / "B.txt").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "photos"]
+
+
+def test_named_files_whatever_their_names(tmp_path: Path) -> None:
+    (tmp_path / "photo").write_bytes(jpeg_bytes(1))
+    ran = captionfleet(tmp_path, "caption", "photo", "photo", "--num-beams", "3", "--num-captions", "2")
+    assert ran.status == 0, ran.complaints
+    ((name, caption, score),) = [line.split("\t") for line in ran.output.splitlines()]
+    assert name == "photo"
+    assert caption
+    assert float(score) < 0
+    assert (tmp_path / "photo").read_bytes() == jpeg_bytes(1)
+
+
+def test_sidecars_that_exist_stay(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(1))
+    (tmp_path / "a.png").write_bytes(png_bytes(2))
+    (tmp_path / "a.txt").write_text("mine")
+    ran = captionfleet(tmp_path, "caption", "a.jpg", "a.png", "--sidecar", "txt", "-o", "x.csv")
+    assert ran.status == 0, ran.complaints
+    assert (tmp_path / "a.txt").read_text() == "mine"
+    assert ran.complaints.count("a.txt exists already and is left as it is") == 2
+    with (tmp_path / "x.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["a.jpg", "a.png"]
+
+
+def test_ctrl_c_ends_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = scratch_folder("many")
+    for number in range(2000):
+        (folder / f"{number}.jpg").symlink_to(tmp_path / "one.jpg")
+    (tmp_path / "one.jpg").write_bytes(jpeg_bytes(1, (600, 400)))
+    process = Process([command(), "caption", str(folder)], environment=environment(tmp_path), folder=tmp_path)
+    process.start(lambda: bool(list(tmp_path.glob("captionfleet-*/captionfleet.db"))), timeout=60)
+    process.send(signal.SIGINT)
+    assert process.wait(40) == 130
+    assert process.output.splitlines()[-1] == "captionfleet: interrupted"
+    assert "Traceback" not in process.output
+    wait_until(lambda: [path.name for path in tmp_path.iterdir()] == ["one.jpg"], 5, "a clean folder")
