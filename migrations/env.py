@@ -1,13 +1,14 @@
 """Alembic's entry: runs on the connection it is given, else on the configured database."""
 
 from alembic import context
+from sqlalchemy import Connection
 
 from jobs.settings import load_settings
 from jobs.store.database import open_database
 from jobs.tables import Base
 
 
-def run(connection) -> None:
+def run(connection: Connection) -> None:
     """Run migrations on an open connection."""
     context.configure(
         connection=connection,

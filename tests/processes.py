@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -44,7 +44,9 @@ for folder in folders:
 """
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 20.0, what: str = "the condition") -> T:
+def wait_until(
+    condition: Callable[[], T | Literal[False] | None], timeout: float = 20.0, what: str = "the condition"
+) -> T:
     """Poll until ``condition()`` is truthy and return its value; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.005

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from jobs.errors import ItemCode, ItemError
 from jobs.records import ItemStatus, Priority
 from jobs.store import Store
-from jobs.store.chunks import ChunkResult, ItemResult
+from jobs.store.chunks import ChunkResult, Claim, ItemResult
 from jobs.store.window import SMALLEST_WINDOW
 from jobs.tables import ChunkRow, ItemRow, JobRow
 from tests.contract.stores import age_leases, captioned, claim, new_job, run_to_end, store
@@ -66,7 +66,7 @@ def run_to_end_from(store: Store, job_id: str, first: int) -> None:
 
 def test_a_chunk_is_claimed_once_however_many_ask(store: Store) -> None:
     job_id = new_job(store, 200)
-    taken = []
+    taken: list[Claim] = []
     barrier = threading.Barrier(8)
 
     def ask(worker: int) -> None:
@@ -89,7 +89,7 @@ def test_recordings_of_several_jobs_at_once_never_deadlock(store: Store) -> None
     held = [[claim(store, job_id, number, f"w{number}") for job_id in jobs] for number in range(3)]
     failures: list[Exception] = []
 
-    def record(claims: list, reverse: bool) -> None:
+    def record(claims: list[Claim], reverse: bool) -> None:
         try:
             store.chunks.record([captioned(c) for c in (reversed(claims) if reverse else claims)])
         except Exception as error:
@@ -218,7 +218,7 @@ def test_a_transient_failure_waits_and_comes_back(store: Store) -> None:
     assert again.failures == 2
 
 
-def claim_after_postponing(store: Store, job_id: str):
+def claim_after_postponing(store: Store, job_id: str) -> Claim:
     with store.database.write() as connection:
         from sqlalchemy import update
 

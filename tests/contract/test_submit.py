@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -59,7 +60,7 @@ def test_a_refused_request_frees_its_key(store: Store) -> None:
 
 
 def test_a_failed_insert_leaves_nothing(store: Store) -> None:
-    def items():
+    def items() -> Iterator[NewItem]:
         yield NewItem("a.jpg", "a.jpg", "upload", "k/0")
         raise RequestError("too_many_images", "enough")
 
@@ -135,6 +136,7 @@ def test_items_page_by_position_and_status(store: Store) -> None:
     assert [item.position for item in running] == list(range(32, 64))
     assert [item.position for item in queued] == [*range(32), *range(64, 70)]
     page, after = store.jobs.items("ann", job_id, None, 50, -1)
+    assert after is not None
     rest, end = store.jobs.items("ann", job_id, None, 50, after)
     assert [item.position for item in page + rest] == list(range(70))
     assert end is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class AwayQueue(EmbeddedQueue):
 
     back = False
 
-    def publish(self, messages: list[Message]) -> None:
+    def publish(self, messages: Sequence[Message]) -> None:
         if not self.back:
             raise BrokerUnavailable("gone")
         super().publish(messages)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("api", "benchmarks", "cli", "client", "jobs", "migrations", "model", "tests", "worker")
+# Parts of direct dependencies: of boto3, boto3-stubs[s3], celery[redis], pydantic and flask.
+BROUGHT_ALONG = {"botocore", "urllib3", "mypy-boto3-s3", "kombu", "redis", "pydantic-core", "werkzeug"}
 
 
 def _name(requirement: str) -> str:
@@ -37,6 +43,28 @@ def test_every_direct_dependency_has_a_row_and_every_row_a_dependency() -> None:
 def test_every_row_gives_a_licence_and_a_reason() -> None:
     empty = [name for name, cells in _rows().items() if len(cells) != 2 or not all(cells)]
     assert empty == []
+
+
+def _imported_modules() -> set[str]:
+    found: set[str] = set()
+    for file in [file for folder in PACKAGES for file in (ROOT / folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - set(PACKAGES)
+
+
+def test_everything_that_is_imported_is_a_direct_dependency() -> None:
+    distributions = packages_distributions()
+    known = _direct_dependencies() | BROUGHT_ALONG
+    strangers = {
+        module
+        for module in _imported_modules()
+        if not known & {_name(distribution) for distribution in distributions.get(module, [module])}
+    }
+    assert strangers == set()
 
 
 def test_the_lock_pins_every_direct_dependency() -> None:
