@@ -58,18 +58,11 @@ class DecodeProcess:
         self.served = 0
         """Images handed to it so far."""
         self._held = contextlib.ExitStack()
-        # Files without a name: nothing is left behind, however either side ends. The parent reads and writes
-        # them and never maps them, since a child gone wild could cut them short under a mapping.
-        self._source, self._target, self._complaints = (
-            self._held.enter_context(_nameless_file()) for _ in "123"
-        )
-        self._control, theirs = (self._held.enter_context(end) for end in socket.socketpair())
         try:
-            self._process = _start(orders, theirs, self._source, self._target, self._complaints)
+            self._launch()
         except OSError as error:
             self._held.close()
             raise DecoderUnavailable(f"no decoding process can be started: {error}") from error
-        theirs.close()
 
     def wait_ready(self) -> None:
         """Wait until the child can decode; raise ``DecoderUnavailable`` with its last words if it cannot."""
@@ -130,6 +123,16 @@ class DecodeProcess:
             # It hung up without ending, which ours never does.
             self._process.kill()
             return self._process.wait()
+
+    def _launch(self) -> None:
+        # Files without a name: nothing is left behind, however either side ends. The parent reads and writes
+        # them and never maps them, since a child gone wild could cut them short under a mapping.
+        self._source, self._target, self._complaints = (
+            self._held.enter_context(_nameless_file()) for _ in range(3)
+        )
+        self._control, theirs = (self._held.enter_context(end) for end in socket.socketpair())
+        self._process = _start(self._orders, theirs, self._source, self._target, self._complaints)
+        theirs.close()
 
     def _receive(self, size: int, deadline: float) -> bytes:
         received = b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -201,6 +202,20 @@ def test_children_that_cannot_start_blame_no_image_and_come_back(
         flag.unlink()
         wait_until(lambda: not pool.decode(jpeg_bytes(1)).exception(30), what="the pool's recovery")
         assert_right(pool.decode(jpeg_bytes(1)))
+
+
+@linux
+def test_a_lack_of_file_descriptors_blames_no_image_and_passes() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with DecodePool(1, PREPROCESSING) as pool:
+        pid = only_child(pool)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), hard))
+        try:
+            os.kill(pid, signal.SIGKILL)
+            assert isinstance(pool.decode(jpeg_bytes(1)).exception(30), DecoderUnavailable)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        wait_until(lambda: not pool.decode(jpeg_bytes(1)).exception(30), what="the pool's recovery")
 
 
 def test_an_interpreter_that_is_gone_blames_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
