@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from jobs.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-FIELDS = {str(field.validation_alias.choices[0]): field for field in Settings.model_fields.values()}  # type: ignore[union-attr]
+FIELDS = {str(field.validation_alias.choices[0]): field for field in Settings.model_fields.values()}
 
 
 def _default(field: FieldInfo) -> str:
