@@ -1,0 +1,194 @@
+"""A bulk job through real Redis, PostgreSQL and S3 with two workers, and what a fault in the middle costs.
+
+``python -m benchmarks.faults FOLDER`` captions the folder three times: undisturbed, with Redis flushed at a
+third, with one worker killed by SIGKILL at a third. Each run ends with a check of every item.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.machine import describe_machine
+from tests.processes import Process, reserve_port, wait_until
+from tests.servers import Postgres, run_postgres, run_redis, run_s3
+
+CAPTIONFLEET = str(Path(sys.executable).with_name("captionfleet"))
+
+
+@dataclass
+class Fleet:
+    """A running system: two API processes, two workers, and what they stand on."""
+
+    url: str
+    key: str
+    environment: dict[str, str]
+    workers: list[Process]
+    redis_url: str
+    postgres: Postgres
+
+    def get(self, path: str, **parameters: Any) -> httpx.Response:
+        """Call the API as its owner."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.get(self.url + path, params=parameters, headers=headers, timeout=60).raise_for_status()
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return a job."""
+        found: dict[str, Any] = self.get(f"/v1/jobs/{job_id}").json()
+        return found
+
+    def command(self, *arguments: str) -> str:
+        """Run one captionfleet command and return what it printed."""
+        environment = self.environment | {"CAPTIONFLEET_URL": self.url, "CAPTIONFLEET_API_KEY": self.key}
+        return subprocess.run(
+            [CAPTIONFLEET, *arguments], env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
+
+@contextlib.contextmanager
+def running_fleet(workers: int) -> Iterator[Fleet]:
+    """Start servers, API and workers; stop them at the end."""
+    with run_redis() as redis, run_postgres() as postgres, run_s3() as s3, postgres.database() as database:
+        port = reserve_port()
+        environment = os.environ | s3.environment
+        environment |= {"REDIS_URL": redis.url, "DATABASE_URL": database.replace("+psycopg", "")}
+        environment |= {"CAPTIONFLEET_BUCKET": s3.new_bucket(), "CAPTIONFLEET_PORT": str(port)}
+        fleet = Fleet(f"http://127.0.0.1:{port}", "", environment, [], redis.url, postgres)
+        fleet.command("migrate")
+        fleet.key = fleet.command("keys", "create", "--owner", "bench").split()[-1]
+        processes = [Process([CAPTIONFLEET, "api"], environment=environment)]
+        processes += [Process([CAPTIONFLEET, "worker"], environment=environment) for _ in range(workers)]
+        fleet.workers = processes[1:]
+        try:
+            for process in processes:
+                process.start()
+            wait_until(lambda: _ready(fleet, workers), 90, "API and workers being ready")
+            yield fleet
+        finally:
+            for process in processes:
+                process.stop()
+
+
+def _ready(fleet: Fleet, workers: int) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return bool(fleet.get("/v1/models").json()["data"][0]["workers"] == workers)
+    return False
+
+
+def kill_a_worker(fleet: Fleet) -> None:
+    """Kill one worker, parent and child, as a lost machine would."""
+    fleet.workers[0].kill()
+
+
+def flush_redis(fleet: Fleet) -> None:
+    """Make the broker forget everything."""
+    import redis
+
+    with redis.Redis.from_url(fleet.redis_url) as client:
+        client.flushall()
+
+
+def nothing(_fleet: Fleet) -> None:
+    """Leave the run undisturbed."""
+
+
+@dataclass
+class Run:
+    """What one job took."""
+
+    fault: str
+    seconds: float
+    images_per_second: float
+    longest_gap: float
+    counts: dict[str, int]
+    doubles: int
+    missing: int
+
+
+def run(fleet: Fleet, folder: Path, name: str, fault: Callable[[Fleet], None]) -> Run:
+    """Submit a folder as one job, inject the fault at a third, wait for the end and check every item."""
+    job_id = fleet.command("submit", str(folder), "--json")
+    job_id = json.loads(job_id)["id"]
+    total = fleet.job(job_id)["counts"]["total"]
+    wait_until(lambda: _done(fleet, job_id) > 0, 60, "the first caption")
+    started = changed = time.monotonic()
+    first = last = _done(fleet, job_id)
+    injected, gap = False, 0.0
+    while last < total:
+        time.sleep(0.1)
+        now, done = time.monotonic(), _done(fleet, job_id)
+        if done != last:
+            gap, changed, last = max(gap, now - changed), now, done
+        if not injected and done >= total / 3:
+            fault(fleet)
+            injected = True
+    seconds = time.monotonic() - started
+    wait_until(lambda: fleet.job(job_id)["status"] == "completed", 30)
+    counts = fleet.job(job_id)["counts"]
+    doubles, missing = check(fleet, job_id, total)
+    return Run(name, seconds, (total - first) / seconds, gap, counts, doubles, missing)
+
+
+def _done(fleet: Fleet, job_id: str) -> int:
+    counts = fleet.job(job_id)["counts"]
+    return int(counts["succeeded"] + counts["failed"])
+
+
+def check(fleet: Fleet, job_id: str, total: int) -> tuple[int, int]:
+    """Return items that are in the results more than once, and items that are not final."""
+    lines = fleet.get(f"/v1/jobs/{job_id}/results", format="jsonl").text.splitlines()
+    items = [json.loads(line) for line in lines]
+    positions = [item["position"] for item in items]
+    final = [item for item in items if item["status"] in ("succeeded", "failed")]
+    captioned = [item for item in final if bool(item["caption"]) != bool(item["error"])]
+    return len(positions) - len(set(positions)), total - len(captioned)
+
+
+def main() -> None:
+    """Run all three and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="photos to caption")
+    parser.add_argument("--images", type=int, default=2000, help="how many of them")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    print(describe_machine())
+    print(f"{'fault':<22}{'seconds':>9}{'images/s':>10}{'longest gap s':>15}  counts, double, not final")
+    with _selection(arguments.folder, arguments.images) as folder, running_fleet(arguments.workers) as fleet:
+        for name, fault in (
+            ("none", nothing),
+            ("Redis flushed", flush_redis),
+            ("worker killed", kill_a_worker),
+        ):
+            done = run(fleet, folder, name, fault)
+            print(
+                f"{done.fault:<22}{done.seconds:>9.1f}{done.images_per_second:>10.1f}{done.longest_gap:>15.1f}"
+                f"  {done.counts}, {done.doubles}, {done.missing}",
+                flush=True,
+            )
+
+
+@contextlib.contextmanager
+def _selection(folder: Path, images: int) -> Iterator[Path]:
+    """Link the first images of a folder into one of their own."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for path in itertools.islice(sorted(folder.iterdir()), images):
+            (Path(temporary) / path.name).symlink_to(path.resolve())
+        yield Path(temporary)
+
+
+if __name__ == "__main__":
+    main()
