@@ -38,7 +38,6 @@ def celery_app(redis_url: str) -> Celery:
             "health_check_interval": 10,
         },
         task_ignore_result=True,
-        task_acks_late=False,
         task_create_missing_queues=True,
         task_serializer="json",
         accept_content=["json"],
