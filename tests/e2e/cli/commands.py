@@ -12,8 +12,6 @@ import httpx
 
 from tests.processes import Process, reserve_port, scratch_folder
 
-NOBODY = 65534
-
 
 def command() -> str:
     """Return the path of the installed command."""
@@ -46,9 +44,7 @@ class Ran:
         return lines[0].removeprefix("captionfleet: error: ")
 
 
-def captionfleet(
-    folder: Path, *arguments: str | Path, user: int | None = None, timeout: float = 90, **settings: str
-) -> Ran:
+def captionfleet(folder: Path, *arguments: str | Path, **settings: str) -> Ran:
     """Run a command in ``folder`` to its end."""
     run = subprocess.run(
         [command(), *map(str, arguments)],
@@ -57,9 +53,8 @@ def captionfleet(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=120,
         check=False,
-        user=user,
     )
     return Ran(run.returncode, run.stdout, run.stderr)
 

@@ -1,0 +1,140 @@
+"""`captionfleet serve`: what it keeps, how it ends, and why it does not start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.cli.commands import Server, captionfleet
+from tests.pictures import jpeg_bytes
+from tests.processes import reserve_port, scratch_folder, wait_until
+
+# Five chunks, of which the one worker thread has one in hand.
+IMAGES = 160
+
+
+def _submit(server: Server, images: int) -> str:
+    files = [("images", (f"{number:04}.jpg", jpeg_bytes(number), "image/jpeg")) for number in range(images)]
+    answer = httpx.post(f"{server.url}/v1/jobs", files=files, timeout=60).raise_for_status()
+    return str(answer.json()["id"])
+
+
+def _done(server: Server, job_id: str) -> int:
+    counts = httpx.get(f"{server.url}/v1/jobs/{job_id}", timeout=30).raise_for_status().json()["counts"]
+    return int(counts["succeeded"] + counts["failed"])
+
+
+def _items(server: Server, job_id: str) -> list[dict[str, Any]]:
+    answer = httpx.get(f"{server.url}/v1/jobs/{job_id}/results", timeout=30).raise_for_status()
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def _leased(server: Server) -> int:
+    with sqlite3.connect(server.data / "captionfleet.db") as database:
+        return int(database.execute("select count(*) from chunks where state = 'leased'").fetchone()[0])
+
+
+def test_a_job_outlives_a_stop_and_a_kill() -> None:
+    server = Server(CAPTIONFLEET_CONCURRENCY="1")
+    server.start()
+    job_id = _submit(server, IMAGES)
+    wait_until(lambda: _done(server, job_id) > 0, 60, "the first captions")
+    assert server.process.stop(signal.SIGTERM, timeout=40) == 0
+    assert "Traceback" not in server.process.output
+    assert _leased(server) == 0
+
+    server.start()
+    before = _done(server, job_id)
+    assert 0 < before < IMAGES
+    wait_until(lambda: _leased(server) > 0, 60, "work going on")
+    server.process.kill()
+
+    server.start()
+    assert _done(server, job_id) < IMAGES
+    wait_until(lambda: _done(server, job_id) == IMAGES, 120, "all captions")
+    items = _items(server, job_id)
+    assert [item["position"] for item in items] == list(range(IMAGES))
+    assert all(item["caption"] for item in items)
+
+    assert f"Captionfleet: {server.url}  (data in {server.data}; Ctrl-C stops)" in server.process.output
+    assert server.process.stop(signal.SIGINT, timeout=40) == 0
+    assert "Traceback" not in server.process.output
+
+
+def test_a_folder_in_use(server: Server) -> None:
+    port = str(reserve_port())
+    ran = captionfleet(server.folder, "serve", "--port", port, "--data-dir", server.data)
+    assert ran.status == 2
+    last = ran.complaints.splitlines()[-1]
+    assert last.startswith(f"captionfleet: error: CAPTIONFLEET_DATA_DIR={server.data} is in use by process ")
+
+
+def test_a_port_in_use(server: Server, tmp_path: Path) -> None:
+    ran = captionfleet(tmp_path, "serve", "--port", str(server.port))
+    assert ran.status == 2
+    assert ran.error.startswith(f"CAPTIONFLEET_PORT={server.port} on 127.0.0.1 cannot be used: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _unwritable(folder: Path) -> Path:
+    """Return a folder in which this user, be it root, can make nothing."""
+    if os.geteuid() == 0:
+        return Path("/sys" if sys.platform == "linux" else "/System")
+    folder.chmod(0o555)
+    return folder
+
+
+@pytest.mark.parametrize("trouble", ["a file", "no permission"])
+def test_a_data_folder_that_cannot_be(tmp_path: Path, trouble: str) -> None:
+    data = tmp_path / "data"
+    if trouble == "a file":
+        data.write_text("")
+    else:
+        data = _unwritable(scratch_folder("locked")) / "captionfleet"
+    ran = captionfleet(tmp_path, "serve", "--port", str(reserve_port()), "--data-dir", data)
+    assert ran.status == 2
+    assert ran.complaints.splitlines()[-1].startswith("captionfleet: error: CAPTIONFLEET_DATA_DIR: ")
+    assert str(data) in ran.complaints
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    port = str(reserve_port())
+    ran = captionfleet(tmp_path, "serve", "--port", port, CAPTIONFLEET_MODELS="mine=no/such/folder")
+    assert ran.status == 2
+    assert "captionfleet: error: no model 'no/such/folder'" in ran.complaints
+    assert "Traceback" not in ran.complaints
+
+
+def test_other_machines_are_served_only_with_a_key() -> None:
+    server = Server("--host", "0.0.0.0")
+    server.process.start()
+    assert server.process.wait(60) == 2
+    assert "make one with `captionfleet keys create --owner NAME`" in server.process.output
+
+    folder = {"CAPTIONFLEET_DATA_DIR": str(server.data)}
+    made = captionfleet(server.folder, "keys", "create", "--owner", "ada", **folder)
+    assert made.status == 0, made.complaints
+    server.start()
+    models, key = f"{server.url}/v1/models", made.output.strip()
+    assert httpx.get(models).status_code == 401
+    assert server.run("jobs").error.endswith(" (unauthorized)")
+    assert server.run("jobs", CAPTIONFLEET_API_KEY=key).status == 0
+
+    assert captionfleet(server.folder, "keys", "revoke", key.split("_")[1], **folder).status == 0
+    header = {"Authorization": f"Bearer {key}"}
+    wait_until(lambda: httpx.get(models, headers=header).status_code == 401, 20, "the revocation")
+    server.process.stop()
+
+
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    ran = captionfleet(tmp_path, "serve", "--host", "no.such.host.invalid")
+    assert ran.status == 2
+    assert ran.error.startswith("CAPTIONFLEET_HOST=no.such.host.invalid is no address of this machine")
