@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -99,18 +98,17 @@ class EmbeddedWorker:
             return
         pipeline = Pipeline(self._services, serving(model, captioner), self._exclusion)
         self._pipelines.append(pipeline)
-        fast, bulk = queue_name(model, fast=True), queue_name(model, fast=False)
-        # One thread serves small jobs alone: they need not wait for a chunk of a large one to end.
-        self._consume(pipeline, [fast])
+        # Small jobs have threads of their own: they need not wait for a chunk of a large one to end.
         for _ in range(self._services.settings.concurrency):
-            self._consume(pipeline, [fast, bulk])
+            self._consume(pipeline, queue_name(model, fast=True))
+            self._consume(pipeline, queue_name(model, fast=False))
 
-    def _consume(self, pipeline: Pipeline, queues: Sequence[str]) -> None:
-        threading.Thread(target=self._run, args=(pipeline, queues), name="consume", daemon=True).start()
+    def _consume(self, pipeline: Pipeline, queue: str) -> None:
+        threading.Thread(target=self._run, args=(pipeline, queue), name="consume", daemon=True).start()
 
-    def _run(self, pipeline: Pipeline, queues: Sequence[str]) -> None:
+    def _run(self, pipeline: Pipeline, queue: str) -> None:
         while not self._stopping.is_set():
-            message = self._queue.take(queues, TAKE_S)
+            message = self._queue.take([queue], TAKE_S)
             if message is None:
                 continue
             try:

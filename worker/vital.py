@@ -12,6 +12,8 @@ from typing import NoReturn
 
 log = logging.getLogger(__name__)
 
+EXIT_STARTUP = 2
+"""Exit status of a process that could not start; starting it again would not help."""
 EXIT_BROKEN = 70
 """Exit status of a process that ended itself because it could not go on."""
 

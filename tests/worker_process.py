@@ -1,0 +1,64 @@
+"""A worker process with a captioner that reads colours: ``python -m tests.worker_process parent|child``.
+
+``CAPTIONER`` holds the captioner's fields as JSON. If the file ``FAULT`` exists, the first child is a
+consumer that stays connected and takes no messages, as is known of Celery after a broker's restart.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from jobs.errors import StartupError
+from jobs.settings import Settings, load_settings
+from tests.captioners import ColourCaptioner
+from worker import child
+from worker.main import Supervisor, orders
+from worker.vital import EXIT_STARTUP
+
+
+def parent() -> int:
+    logging.basicConfig(level="INFO", format="parent %(levelname)s %(message)s")
+    command = [sys.executable, "-m", "tests.worker_process", "child"]
+    return Supervisor(command, orders(load_settings(), "small")).run()
+
+
+class Worker(child.WorkerProcess):
+    """A worker process that has the configured fault once."""
+
+    def inject(self, fault: Path) -> None:
+        if fault.exists():
+            fault.unlink()
+            threading.Thread(target=self._stop_consuming, daemon=True).start()
+
+    def _stop_consuming(self) -> None:
+        while self._consumer is None or not self._consumer._controller.consumer.task_consumer:
+            threading.Event().wait(0.05)
+        consumer = self._consumer._controller.consumer
+        consumer.hub.call_soon(consumer.task_consumer.cancel)
+
+
+def work() -> int:
+    given = json.loads(sys.stdin.buffer.readline())
+    settings = Settings(**given["settings"])
+    logging.basicConfig(level="INFO", format=f"child {os.getpid()} %(levelname)s %(name)s %(message)s")
+    child.end_with(sys.stdin.buffer)
+    captioner = ColourCaptioner(**json.loads(os.environ.get("CAPTIONER", "{}")))
+    worker = Worker(settings, given["model"], grace_s=float(os.environ.get("GRACE", "25")))
+    worker.inject(Path(os.environ.get("FAULT", "/nonexistent")))
+    try:
+        return worker.run(lambda _settings, _model: captioner)
+    except StartupError as error:
+        print(error, file=sys.stderr)
+        return EXIT_STARTUP
+
+
+if __name__ == "__main__":
+    status = parent() if sys.argv[1] == "parent" else work()
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(status)

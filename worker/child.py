@@ -1,0 +1,119 @@
+"""The process that works: one model, its pipeline, and messages from Redis until a signal ends it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import IO
+
+from jobs.errors import DatabaseUnavailable, StartupError
+from jobs.services import Services, build_services
+from jobs.settings import Settings
+from jobs.store.schema import check
+from model.captioner import Captioner
+from worker.celery_app import CeleryConsumer
+from worker.exclusion import Exclusion
+from worker.loading import load_model, serving
+from worker.pipeline import Pipeline
+from worker.stopping import until_answered
+from worker.vital import EXIT_STARTUP, end_process
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 25.0
+# On top of the grace time: for the last recordings and for connections to close.
+END_S = 10.0
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+CHATTY = ("boto3", "botocore", "urllib3", "celery.app.trace", "celery.worker.strategy")
+
+
+class WorkerProcess:
+    """Everything in a worker process, from its start to the signal that ends it.
+
+    SIGTERM and SIGINT let the chunks in hand finish within the grace time; SIGQUIT hands them back at once.
+    """
+
+    def __init__(self, settings: Settings, model: str, grace_s: float = GRACE_S) -> None:
+        self._settings = settings
+        self._model = model
+        self._grace_s = grace_s
+        self._stopping = threading.Event()
+        self._consumer: CeleryConsumer | None = None
+
+    def run(self, load: Callable[[Settings, str], Captioner] = load_model) -> int:
+        """Serve until a signal; return the exit status. Raises ``StartupError``."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self._on_signal)
+        services = build_services(self._settings)
+        try:
+            until_answered(self._stopping, lambda: check(services.store.database))
+        except DatabaseUnavailable:
+            return 0
+        captioner = load(self._settings, self._model)
+        return 0 if self._stopping.is_set() else self._serve(services, captioner)
+
+    def _serve(self, services: Services, captioner: Captioner) -> int:
+        pipeline = Pipeline(services, serving(self._model, captioner), Exclusion())
+        self._consumer = CeleryConsumer(self._settings, self._model, services.queue, pipeline.run_chunk)
+        services.sweep.start()
+        stopper = threading.Thread(target=self._stop, args=(pipeline,), name="stop", daemon=True)
+        stopper.start()
+        log.info("captioning with %s on %s", captioner.name, captioner.device)
+        status = self._consumer.run()
+        self._stopping.set()
+        stopper.join()
+        services.close()
+        return status
+
+    def _stop(self, pipeline: Pipeline) -> None:
+        """Once asked, end the pipeline; a process that cannot end is ended."""
+        self._stopping.wait()
+        limit = threading.Timer(self._grace_s + END_S, end_process, ["it did not end in time"])
+        limit.daemon = True
+        limit.start()
+        pipeline.stop(self._grace_s)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGQUIT:
+            self._grace_s = 0.0
+        self._stopping.set()
+        if self._consumer is not None:
+            self._consumer.stop()
+
+
+def end_with(parent: IO[bytes]) -> None:
+    """Stop this process as by SIGTERM when the pipe from its parent closes: the parent is gone."""
+
+    def wait() -> None:
+        parent.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def main() -> int:
+    """Read the orders (model and settings, one JSON line on standard input) and work."""
+    orders = json.loads(sys.stdin.buffer.readline())
+    settings = Settings(**orders["settings"])
+    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    end_with(sys.stdin.buffer)
+    try:
+        return WorkerProcess(settings, orders["model"]).run()
+    except StartupError as error:
+        print(f"captionfleet: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_STARTUP
+
+
+if __name__ == "__main__":
+    exit_status = main()
+    logging.shutdown()
+    # Not sys.exit: threads that are stuck in a fetch or a native library are not waited for.
+    os._exit(exit_status)
