@@ -17,8 +17,10 @@ export class JobScreen {
   #said = "";
   #leave = new AbortController();
 
-  constructor(id, onChange, say) {
+  /** `known` is the job when it was read already: then there is something to show at once. */
+  constructor(id, onChange, say, known = null) {
     this.id = id;
+    this.job = known;
     this.#onChange = onChange;
     this.#say = say;
     this.show("");

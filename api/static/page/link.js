@@ -119,23 +119,27 @@ export async function ask(path, { method = "GET", headers = {}, signal } = {}) {
   for (;;) {
     const key = link.key;
     const response = await once(path, { method, headers: { ...headers, ...authorization(key) }, signal });
-    if (response.ok || response.status === 304) {
-      link.answered();
-      return response;
-    }
-    const body = await response.json().catch(() => ({}));
-    if (response.status !== 401) throw refusal(response.status, response.headers.get("Retry-After"), body);
+    const fine = response.ok || response.status === 304;
+    const body = fine ? null : await response.json().catch(() => ({}));
+    const error = fine ? null : refusal(response.status, response.headers.get("Retry-After"), body);
+    if (error instanceof Unreachable) throw error;
     link.answered();
+    if (fine) return response;
+    if (error.status !== 401) throw error;
     await link.waitForKey(key);
     signal?.throwIfAborted();
   }
 }
 
-/** Read from the API, however long the server is away; only `signal` and a `Problem` end it. */
-export async function read(path, options = {}) {
+/**
+ * Read from the API, however long the server is away; only `signal` and a `Problem` end it.
+ *
+ * After a failure `again` is asked instead, if given: what is answered at once shows that the server is back.
+ */
+export async function read(path, { again = path, ...options } = {}) {
   for (let tries = 0; ; tries++) {
     try {
-      return await ask(path, options);
+      return await ask(tries ? again : path, options);
     } catch (error) {
       if (!(error instanceof Unreachable)) throw error;
       await link.pause(error, tries, options.signal);

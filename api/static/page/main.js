@@ -22,6 +22,7 @@ class App {
   said = "";
   dragging = false;
   #root;
+  #sent = null;
   #due = false;
   #focus = "";
 
@@ -41,7 +42,8 @@ class App {
     this.screen?.close();
     this.list = this.screen = null;
     const [, id] = location.hash.match(/^#\/jobs\/([\w-]+)$/) ?? [];
-    if (id) this.screen = new JobScreen(id, this.changed, (words) => this.#say(words));
+    const known = this.#sent?.id === id ? this.#sent : null;
+    if (id) this.screen = new JobScreen(id, this.changed, (words) => this.#say(words), known);
     else this.list = new JobList(this.changed);
     this.#focus = focus;
     this.changed();
@@ -83,6 +85,7 @@ class App {
   }
 
   #arrived(job) {
+    this.#sent = job;
     location.hash = `#/jobs/${job.id}`;
   }
 

@@ -16,7 +16,7 @@ class ItemPhoto extends HTMLElement {
 
   connectedCallback() {
     this.#leave = new AbortController();
-    near.observe(this);
+    if (this.hasAttribute("src")) near.observe(this);
   }
 
   disconnectedCallback() {

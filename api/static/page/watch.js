@@ -4,6 +4,7 @@ import { read } from "./link.js";
 
 const WAIT_S = 20;
 const BREATH_MS = 400;
+const LONGEST_PAUSE_S = 5;
 const FINAL = new Set(["completed", "failed", "canceled"]);
 
 /** Whether nothing more happens to the job by itself. */
@@ -22,6 +23,7 @@ export async function followJob(id, onJob, signal) {
   for (;;) {
     const started = performance.now();
     const response = await read(version ? `${jobPath(id)}?wait=${WAIT_S}` : jobPath(id), {
+      again: jobPath(id),
       headers: version ? { "If-None-Match": version } : {},
       signal,
     });
@@ -34,7 +36,7 @@ export async function followJob(id, onJob, signal) {
     }
     // A server with too many waiting readers answers at once and says when to come again.
     const atOnce = response.status === 304 && performance.now() - started < 1000;
-    const asked = atOnce ? Number(response.headers.get("Retry-After")) || 2 : 0;
+    const asked = atOnce ? Math.min(Number(response.headers.get("Retry-After")) || 2, LONGEST_PAUSE_S) : 0;
     await breathe(Math.max(asked * 1000, BREATH_MS), signal);
   }
 }

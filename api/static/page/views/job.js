@@ -99,7 +99,9 @@ function filters(screen, counts) {
 function card(jobId, item) {
   return html`
     <li id="item-${item.position}" class="card ${item.status}">
-      <item-photo src="${jobPath(jobId)}/items/${item.position}/image"></item-photo>
+      ${item.error?.code === "image_too_large"
+        ? html`<item-photo><span>No preview</span></item-photo>`
+        : html`<item-photo src="${jobPath(jobId)}/items/${item.position}/image"></item-photo>`}
       ${words(item)}
       <p class="name">${item.name}</p>
     </li>

@@ -1,0 +1,152 @@
+"""A real server, a watch over what must not happen in the browser, and the steps that many tests share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from tests.pictures import jpeg_bytes
+from tests.processes import Process, reserve_port, scratch_folder, wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+# One image at a time, so that a job of few photos has a middle; a lost lease is noticed soon.
+SLOW = {
+    "CAPTIONFLEET_BATCH_SIZE": "1",
+    "CAPTIONFLEET_THREADS": "1",
+    "CAPTIONFLEET_DECODE_PROCESSES": "1",
+    "CAPTIONFLEET_LEASE": "3",
+}
+MOST_IMAGES = 100
+BROKEN = jpeg_bytes(0)[:300]
+
+
+def _environment(**extra: str) -> dict[str, str]:
+    ours = ("CAPTIONFLEET_", "DATABASE_URL", "REDIS_URL", "AWS_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | extra
+
+
+class Server:
+    """`captionfleet serve` on its own port and data folder; it can be killed and started again."""
+
+    def __init__(self, **settings: str) -> None:
+        self.port = reserve_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = scratch_folder("page")
+        self.headers: dict[str, str] = {}
+        command = shutil.which("captionfleet", path=str(Path(sys.executable).parent))
+        assert command, "the command captionfleet is not installed beside this Python"
+        self._command = command
+        settings = {**SLOW, "CAPTIONFLEET_MAX_IMAGES": str(MOST_IMAGES), **settings}
+        self._environment = _environment(CAPTIONFLEET_DATA_DIR=str(self.folder / "data"), **settings)
+        self.process = Process(
+            [command, "serve", "--port", str(self.port)], environment=self._environment, folder=self.folder
+        )
+
+    def run(self, *arguments: str) -> str:
+        """Run another `captionfleet` command with the same settings and return what it prints."""
+        return subprocess.run(
+            [self._command, *arguments],
+            env=self._environment,
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+
+    def start(self) -> None:
+        """Start the server and wait until it can take jobs."""
+        self.process.start(self._ready, timeout=90)
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def get(self, path: str) -> httpx.Response:
+        """Read from the API."""
+        return httpx.get(self.url + path, headers=self.headers, timeout=30).raise_for_status()
+
+    def job(self, page: Page) -> dict[str, Any]:
+        """Return the job that the page shows."""
+        found: dict[str, Any] = self.get(f"/v1/jobs/{job_id(page)}").json()
+        return found
+
+    def items(self, page: Page, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the first items of the job that the page shows."""
+        found: list[dict[str, Any]] = self.get(f"/v1/jobs/{job_id(page)}/items?limit={limit}").json()["data"]
+        return found
+
+
+def job_id(page: Page) -> str:
+    """Read from the address which job the page shows."""
+    return page.url.rpartition("#/jobs/")[2]
+
+
+@contextlib.contextmanager
+def run_server(**settings: str) -> Iterator[Server]:
+    """Run a server of its own."""
+    server = Server(**settings)
+    try:
+        yield server
+    finally:
+        server.process.stop()
+
+
+class Watch:
+    """What the browser complained about, and where it went."""
+
+    def __init__(self, page: Page) -> None:
+        self.complaints: list[str] = []
+        self.addresses: set[str] = set()
+        self.expected: tuple[str, ...] = ()
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.on("pageerror", lambda error: self._note("error", str(error)))
+        page.on("request", lambda request: self.addresses.add(request.url))
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', (e) => console.error('CSP: ' + e.violatedDirective))"
+        )
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def check(self, url: str) -> None:
+        """Fail on complaints that were not expected, and on any address but the server's."""
+        unexpected = [text for text in self.complaints if not any(part in text for part in self.expected)]
+        assert not unexpected
+        assert {a for a in self.addresses if not a.startswith((url, f"blob:{url}"))} == set()
+
+
+def choose(page: Page, *files: Path | dict[str, Any]) -> None:
+    """Choose photos by the button and wait until the page shows their job."""
+    payloads = [upload(file.name, file.read_bytes()) if isinstance(file, Path) else file for file in files]
+    page.get_by_label("Choose photos").set_input_files(payloads)
+    page.wait_for_url("**/#/jobs/*")
+
+
+def upload(name: str, data: bytes, kind: str = "image/jpeg") -> dict[str, Any]:
+    """A file as the browser would have it from the disk."""
+    return {"name": name, "mimeType": kind, "buffer": data}
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    """Enough small photos that a job of them takes seconds."""
+    return [upload(f"photo-{number:04}.jpg", jpeg_bytes(number)) for number in range(count)]
+
+
+def wait_for_state(page: Page, words: str, timeout: float = 90) -> None:
+    """Wait until the line on the job's state says ``words``."""
+    state = page.locator(".state")
+    wait_until(lambda: state.count() == 1 and words in state.inner_text(), timeout, f"the state {words!r}")

@@ -1,0 +1,134 @@
+"""What the page says and does when something is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.errors import REQUEST_STATUS, BrokerUnavailable, DatabaseUnavailable, ItemCode, StorageUnavailable
+from tests.e2e.page.serving import (
+    MOST_IMAGES,
+    Server,
+    Watch,
+    choose,
+    job_id,
+    many,
+    run_server,
+    upload,
+    wait_for_state,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+AWAY = "The server does not answer."
+NO_CONNECTION = ("net::ERR_",)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """A server that only these tests use."""
+    with run_server() as server:
+        yield server
+
+
+@pytest.fixture
+def mortal(own_server: Server) -> Server:
+    """A living server that may be killed."""
+    if not own_server.process.alive:
+        own_server.start()
+    return own_server
+
+
+def test_a_killed_server_is_waited_for(page: Page, watch: Watch, mortal: Server, photos: list[Path]) -> None:
+    watch.expected = NO_CONNECTION
+    page.goto(mortal.url)
+    choose(page, *many(60))
+    wait_for_state(page, "Captioning")
+    page.locator(".card").first.wait_for()
+    mortal.process.kill()
+    notice = page.get_by_role("status").filter(has_text=AWAY)
+    notice.wait_for()
+    assert page.locator(".card").count() > 0, "what was there stays"
+    mortal.start()
+    notice.wait_for(state="detached")
+    wait_for_state(page, "Finished · 60 of 60 photos captioned")
+    assert mortal.job(page)["counts"]["succeeded"] == 60
+    watch.check(mortal.url)
+
+
+def test_photos_wait_for_the_server_and_arrive_once(
+    page: Page, watch: Watch, mortal: Server, photos: list[Path]
+) -> None:
+    watch.expected = NO_CONNECTION
+    before = mortal.get("/v1/jobs").json()["data"]
+    page.goto(mortal.url)
+    mortal.process.kill()
+    page.get_by_label("Choose photos").set_input_files(photos[:3])
+    page.get_by_role("status").filter(has_text=AWAY).wait_for()
+    assert page.get_by_role("heading", name="Sending 3 photos").is_visible()
+    mortal.start()
+    page.wait_for_url("**/#/jobs/*")
+    wait_for_state(page, "Finished · 3 of 3 photos captioned")
+    after = mortal.get("/v1/jobs").json()["data"]
+    assert [job["id"] for job in after] == [job_id(page), *(job["id"] for job in before)]
+    watch.check(mortal.url)
+
+
+def test_a_frozen_server_lets_the_sending_be_stopped(
+    page: Page, watch: Watch, mortal: Server, photos: list[Path]
+) -> None:
+    page.goto(mortal.url)
+    page.wait_for_load_state("networkidle")
+    mortal.process.pause()
+    page.get_by_label("Choose photos").set_input_files(photos[:3])
+    page.get_by_role("button", name="Stop sending").click()
+    page.get_by_role("heading", name="Sending 3 photos").wait_for(state="detached")
+    mortal.process.resume()
+    watch.check(mortal.url)
+
+
+def test_a_job_that_does_not_exist_is_said_so(page: Page, server: Server, watch: Watch) -> None:
+    watch.expected = ("status of 404",)
+    page.goto(f"{server.url}/#/jobs/job_00000000000000000000000000")
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    assert alert.inner_text() == "This job does not exist, or it has been deleted."
+    page.get_by_role("link", name="All jobs").click()
+    page.get_by_label("Choose photos").wait_for()
+    watch.check(server.url)
+
+
+def test_files_that_are_no_photos_are_not_sent(home: Page, server: Server) -> None:
+    before = server.get("/v1/jobs").json()["data"]
+    home.get_by_label("Choose photos").set_input_files([upload("notes.txt", b"hello", "text/plain")])
+    home.get_by_text("There are no photos among these files.").wait_for()
+    assert server.get("/v1/jobs").json()["data"] == before
+
+
+def test_a_refused_upload_says_why(page: Page, server: Server, watch: Watch) -> None:
+    watch.expected = ("status of 413",)
+    page.goto(server.url)
+    page.get_by_label("Choose photos").set_input_files(many(MOST_IMAGES + 1))
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    assert alert.inner_text() == "That is more photos than one job may hold."
+    page.get_by_role("button", name="Never mind").click()
+    choose(page, *many(2))
+    wait_for_state(page, "Finished · 2 of 2 photos captioned")
+    watch.check(server.url)
+
+
+def test_every_code_has_plain_words() -> None:
+    words = Path("api/static/page/words.js").read_text()
+    reasons = {
+        name: set(re.findall(r"^  (\w+):", body, re.MULTILINE))
+        for name, body in re.findall(r"export const (\w+) = \{\n(.*?)\n\};", words, re.DOTALL)
+    }
+    transient = {error("").code for error in (StorageUnavailable, DatabaseUnavailable, BrokerUnavailable)}
+    assert reasons["ITEM_REASONS"] == set(ItemCode)
+    assert reasons["PROBLEM_REASONS"] == set(REQUEST_STATUS) | transient
