@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,8 @@ def _translated() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise DatabaseUnavailable(f"the database does not answer: {_first_line(error)}") from error
     except DBAPIError as error:
+        if type(error.orig) is sqlite3.DatabaseError:
+            raise DatabaseUnavailable(f"the database cannot be read: {_first_line(error)}") from error
         if not error.connection_invalidated:
             raise
         raise DatabaseUnavailable(f"the database connection broke: {_first_line(error)}") from error
