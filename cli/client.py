@@ -190,6 +190,8 @@ def _fields(job: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        value = {name: entry for name, entry in value.items() if entry is not None}
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
 
 

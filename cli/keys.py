@@ -74,8 +74,9 @@ def ungrant(owner: Owner, uri: Uri) -> None:
     """Take a grant back."""
     from jobs.errors import RequestError
 
+    whole_bucket = uri.removeprefix("s3://").count("/") == 0
     with _key_store() as keys:
-        found = [grant for grant in keys.grants(owner) if _uri(grant) == uri]
+        found = [grant for grant in keys.grants(owner) if _uri(grant) == (f"{uri}/" if whole_bucket else uri)]
         if not found:
             raise RequestError("not_found", f"{owner} has no grant for {uri}; see `captionfleet keys list`")
         keys.ungrant(found[0])

@@ -1,0 +1,39 @@
+"""Commands run within the test's own process: quick, for what needs no process of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.endings import ending
+from cli.main import app
+from tests.e2e.cli.commands import Ran
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run `captionfleet` with its arguments and, as keywords, settings; in an empty folder without others."""
+    for name in os.environ:
+        if name.startswith(("CAPTIONFLEET_", "DATABASE_URL", "REDIS_URL", "AWS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def run(*arguments: object, **settings: str) -> Ran:
+        with monkeypatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            words = [str(argument) for argument in arguments]
+            status = ending(lambda: app(words, prog_name="captionfleet", standalone_mode=False))
+        output, complaints = capfd.readouterr()
+        return Ran(status, output, complaints)
+
+    yield run
+    root.handlers[:], root.level = handlers, level

@@ -1,0 +1,92 @@
+"""`captionfleet keys` on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+
+
+def _round_trip(run: Run, settings: dict[str, str]) -> None:
+    made = run(
+        "keys", "create", "--owner", "ada", "--label", "laptop", "--grant", "s3://pics/ada/", **settings
+    )
+    assert made.status == 0, made.complaints
+    (key,) = made.output.splitlines()
+    key_id = key.split("_")[1]
+    assert key.startswith("cf_")
+    assert key not in made.complaints
+
+    assert run("keys", "grant", "ada", "s3://more", **settings).status == 0
+    listed = run("keys", "list", **settings).output
+    assert key not in listed
+    rows = [line.split("\t") for line in listed.splitlines()]
+    assert [[*row[:3], row[4]] for row in rows if len(row) == 5] == [[key_id, "ada", "laptop", "valid"]]
+    assert [row for row in rows if len(row) == 2] == [["ada", "s3://more/"], ["ada", "s3://pics/ada/"]]
+
+    assert run("keys", "ungrant", "ada", "s3://more", **settings).status == 0
+    gone = run("keys", "ungrant", "ada", "s3://more", **settings)
+    assert gone.error == "ada has no grant for s3://more; see `captionfleet keys list`"
+    assert run("keys", "revoke", key_id, **settings).status == 0
+    listed = run("keys", "list", **settings).output
+    assert "\trevoked\n" in listed
+    assert "s3://more" not in listed
+
+
+def test_in_sqlite_before_the_first_server(run: Run, tmp_path: Path) -> None:
+    empty = run("keys", "list")
+    assert "captionfleet keys create" in empty.complaints
+    _round_trip(run, {})
+    assert (tmp_path / "data" / "captionfleet.db").exists()
+
+
+def test_in_postgresql(run: Run, postgres_url: str, tmp_path: Path) -> None:
+    settings = {
+        "DATABASE_URL": postgres_url,
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "CAPTIONFLEET_BUCKET": "none",
+    }
+    empty = run("keys", "list", **settings)
+    assert empty.status == 2
+    assert empty.error.endswith("run `captionfleet migrate`")
+    assert run("migrate", **settings).status == 0
+    _round_trip(run, settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_does_not_answer(run: Run) -> None:
+    settings = {
+        "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "CAPTIONFLEET_BUCKET": "none",
+    }
+    for command in (("keys", "list"), ("migrate",)):
+        ran = run(*command, **settings)
+        assert ran.status == 1
+        assert ran.error.startswith("the database does not answer: ")
+
+
+def test_a_file_that_is_no_database(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "captionfleet.db").write_bytes(b"not a database " * 1000)
+    for command in (("keys", "list"), ("migrate",)):
+        ran = run(*command)
+        assert ran.status == 1
+        assert "file is not a database" in ran.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("revoke", "nonesuch"), "there is no key nonesuch"),
+        (("grant", "ada", "https://photos"), "'https://photos' is not of the form s3://bucket/prefix"),
+        (("create", "--owner", " "), "the owner is empty"),
+        (("create",), "Missing option '--owner'."),
+    ],
+)
+def test_what_cannot_be(run: Run, arguments: tuple[str, ...], error: str) -> None:
+    ran = run("keys", *arguments)
+    assert ran.status in (1, 2)
+    assert error in ran.error
