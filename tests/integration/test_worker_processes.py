@@ -132,10 +132,3 @@ def test_a_worker_that_stops_consuming_is_replaced(cluster: Cluster, tmp_path: P
     assert "none has arrived for" in worker.output
     assert child_of(worker) != first
     cluster.assert_all_captioned(job_id)
-
-
-@pytest.fixture(autouse=True)
-def _show(cluster: Cluster) -> Iterator[None]:
-    yield
-    for w in cluster.workers:
-        print("=====", w.output[-6000:])
