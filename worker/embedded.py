@@ -88,7 +88,6 @@ class EmbeddedWorker:
         try:
             captioner = load_model(self._services.settings, model)
         except StartupError as error:
-            log.error("%s", error)
             self.error = error
             return
         except Exception as error:
