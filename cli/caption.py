@@ -56,6 +56,7 @@ def caption(
     images = find_images(paths)
     wanted = options.caption_options(model, num_beams, num_captions, max_length, min_length, prompt)
     if output is not None:
+        outputs.file_format(output)
         outputs.check(output)
     items = _caption_all(settings, images, wanted)
     if output is not None:

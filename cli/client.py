@@ -58,6 +58,7 @@ def submit(
     if output is not None:
         if not wait:
             raise usage_error("--output needs --wait; later, use `captionfleet results`")
+        outputs.file_format(output)
         outputs.check(output)
     wanted = options.caption_options(model, num_beams, num_captions, max_length, min_length, prompt)
     send = plan(sources, wanted.model_dump(exclude_none=True))
@@ -113,7 +114,7 @@ def results(
     partial: Annotated[bool, typer.Option(help="Before the job's end: what there is so far.")] = False,
 ) -> None:
     """Download a finished job's results, to standard output without -o."""
-    if output is not None and form is None:
+    if output is not None:
         outputs.check(output)
     wanted = form.value if form else outputs.file_format(output) if output else "jsonl"
     with _remote() as remote:

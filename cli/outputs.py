@@ -37,14 +37,16 @@ def file_format(path: Path) -> str:
 
 
 def check(path: Path) -> None:
-    """Raise ``CommandFailed`` unless results can be written there; said before the work, not after it."""
-    file_format(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise usage_error(
-            f"{path} cannot be written: {'it is' if path.is_dir() else 'there is no such'} folder"
-        )
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise usage_error(f"{path} cannot be written: permission denied")
+    """Raise ``CommandFailed`` unless a file can be written there; said before the work, not after it."""
+    reason = None
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not path.parent.is_dir():
+        reason = "no such folder"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        reason = "permission denied"
+    if reason is not None:
+        raise usage_error(f"{path} cannot be written: {reason}")
 
 
 def write(path: Path, items: list[Item]) -> None:

@@ -1,0 +1,120 @@
+"""Every way to call the commands wrongly ends with status 2 and one line; so do settings that cannot work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import jpeg_bytes
+from tests.unit.cli.conftest import Run
+
+LOCKED = "/sys" if sys.platform == "linux" else "/System"
+DISTRIBUTED = {
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+    "CAPTIONFLEET_BUCKET": "none",
+}
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(jpeg_bytes(1))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.csv").write_text("s3_uri\n")
+    (tmp_path / "folder.jsonl").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("nonesuch", "No such command 'nonesuch'."),
+        ("jobs --nonesuch", "No such option: --nonesuch"),
+        ("caption", "Missing argument 'PATH...'."),
+        ("caption no/such", "no/such does not exist"),
+        ("caption empty", "no images in empty; looked for .apng .avif"),
+        ("caption pipe", "pipe is neither a file nor a folder"),
+        ("caption photo.jpg -o out.xlsx", "out.xlsx: results are written as .jsonl or .csv"),
+        ("caption photo.jpg -o no/such/out.csv", "no/such/out.csv cannot be written: no such folder"),
+        ("caption photo.jpg -o folder.jsonl", "folder.jsonl cannot be written: it is a folder"),
+        ("caption photo.jpg --sidecar xml", "Invalid value for '--sidecar'"),
+        ("caption photo.jpg --num-beams 9", "Invalid value for '--num-beams'"),
+        ("demo no/such", "no/such does not exist"),
+        ("demo empty", "no images in empty"),
+        ("submit no/such", "no/such does not exist"),
+        ("submit empty", "no images in empty"),
+        ("submit photo.jpg -o x.jsonl", "--output needs --wait"),
+        ("submit photo.jpg list.csv", "a manifest is submitted alone"),
+        ("submit no.csv", "no.csv cannot be read: no such file or directory"),
+        ("submit photo.jpg s3://bucket/a.jpg", "files here and s3:// URIs are submitted as separate jobs"),
+        ("submit s3://bucket/folder/", "s3://bucket/folder/ names no object"),
+        ("submit s3://bucket", "s3://bucket names no object"),
+        ("results job_1 -o x.xml", "x.xml: results are written as .jsonl or .csv"),
+        ("results job_1 -o no/x.csv", "no/x.csv cannot be written: no such folder"),
+        ("serve --port 99999", "Invalid value for '--port'"),
+        ("evaluate --images . --captions list.csv -o no/such/x.json", "the folder of no/such/x.json"),
+        ("api", "REDIS_URL is not set"),
+        ("worker", "REDIS_URL is not set"),
+    ],
+)
+def test_a_command_called_wrongly(run: Run, arguments: str, error: str) -> None:
+    ran = run(*arguments.split())
+    assert ran.status == 2
+    assert error in ran.error
+    assert ran.output == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "error"),
+    [
+        ("caption photo.jpg --model huge", {}, "there is no model 'huge'; there is: small"),
+        (
+            "caption photo.jpg --num-captions 3 --num-beams 2",
+            {},
+            "num_captions is larger than options.num_beams",
+        ),
+        ("train --images empty --captions list.csv", {}, "list.csv lacks the column(s) image"),
+        ("evaluate --images no --captions list.csv", {}, "the image folder no does not exist"),
+    ],
+)
+def test_what_cannot_be_done(run: Run, command: str, settings: dict[str, str], error: str) -> None:
+    ran = run(*command.split(), **settings)
+    assert ran.status == 1
+    assert error in ran.error
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "error"),
+    [
+        ("jobs", {"CAPTIONFLEET_URL": "ftp://x"}, "CAPTIONFLEET_URL: "),
+        ("jobs", {"CAPTIONFLEET_LOG_LEVEL": "loud"}, "CAPTIONFLEET_LOG_LEVEL: "),
+        ("serve", {"CAPTIONFLEET_PORT": "http"}, "CAPTIONFLEET_PORT: "),
+        ("serve", DISTRIBUTED, "REDIS_URL is set, which is distributed mode"),
+        ("serve", {"REDIS_URL": "redis://127.0.0.1:1"}, "REDIS_URL is set, so DATABASE_URL must name"),
+        ("worker --model huge", DISTRIBUTED, "CAPTIONFLEET_MODELS has no 'huge'"),
+        ("migrate", {"CAPTIONFLEET_DATA_DIR": "photo.jpg"}, "CAPTIONFLEET_DATA_DIR: "),
+        ("migrate", {"CAPTIONFLEET_DATA_DIR": f"{LOCKED}/captionfleet"}, "CAPTIONFLEET_DATA_DIR: "),
+        ("caption photo.jpg --device quantum", {}, "runs on cpu, not on quantum"),
+        ("caption photo.jpg", {"CAPTIONFLEET_MODELS": "mine=empty"}, "empty"),
+        ("export empty out", {}, "empty is no checkpoint"),
+    ],
+)
+def test_settings_that_cannot_work(run: Run, command: str, settings: dict[str, str], error: str) -> None:
+    ran = run(*command.split(), **settings)
+    assert ran.status == 2
+    assert error in ran.error
+
+
+def test_no_command_is_help(run: Run) -> None:
+    ran = run()
+    assert ran.status == 2
+    assert "caption" in ran.output
+    assert ran.complaints == ""
+
+
+def test_the_version(run: Run) -> None:
+    ran = run("--version")
+    assert (ran.status, ran.output.split()[0]) == (0, "captionfleet")
