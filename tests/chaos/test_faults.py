@@ -1,4 +1,4 @@
-"""Faults in running jobs, each made for real: afterwards every image has its own caption, or its own error."""
+"""Faults in running jobs, each made for real: afterwards every image has its caption or its own error."""
 
 from __future__ import annotations
 
