@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from flask import Response, request
-from werkzeug.http import parse_options_header
 
 from api.answers import job_answer, json_answer
 from api.routes import Answer, Call, Media, NoQuery, Route
@@ -17,12 +16,11 @@ from jobs.records import CaptionOptions, Item, Job
 
 def create_caption(call: Call[NoQuery]) -> Response:
     """Caption one image; where that takes long, answer with its job instead."""
-    content_type = request.headers.get("Content-Type", "")
-    if parse_options_header(content_type)[0] != "multipart/form-data":
+    if request.mimetype != "multipart/form-data":
         message = "an image comes as multipart/form-data with the part `image`"
         raise RequestError("unsupported_media_type", message)
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    receiver = CaptionUpload(call.context, call.body, content_type)
+    receiver = CaptionUpload(call.context, call.body, request.headers["Content-Type"])
     job_id = make_job(call.context, call.owner, key, receiver)
     job, version = _wait(call, job_id)
     if not job.status.final:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 from collections.abc import Iterator
@@ -19,18 +20,21 @@ TRANSIENT = ("storage_unavailable", "database_unavailable", "broker_unavailable"
 
 def documented(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """Return the routes and two more that document all of them."""
-    document: Schema = {}
+
+    @functools.cache
+    def document() -> Schema:
+        return openapi_document(whole)
 
     def read_openapi(_call: Call[NoQuery]) -> Response:
         """Return this interface as an OpenAPI 3.1 document."""
-        response = Response(json.dumps(document, indent=1) + "\n", content_type="application/json")
+        response = Response(json.dumps(document(), indent=1) + "\n", content_type="application/json")
         response.headers["Cache-Control"] = "no-cache"
         return response
 
     def read_docs(_call: Call[NoQuery]) -> Response:
         """Show this interface as a page."""
         nonce = secrets.token_urlsafe(16)
-        page = render_template("docs.html", nonce=nonce, **_page(document))
+        page = render_template("docs.html", nonce=nonce, **_page(document()))
         response = Response(page, content_type="text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = f"{NOTHING}; style-src 'nonce-{nonce}'; img-src 'self'"
         return response
@@ -49,7 +53,6 @@ def documented(routes: tuple[Route, ...]) -> tuple[Route, ...]:
         ),
         Route("GET", "/docs", read_docs, "Documentation", (html,), keyless=True, tag="service"),
     )
-    document |= openapi_document(whole)
     return whole
 
 

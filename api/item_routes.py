@@ -16,7 +16,7 @@ from api.answers import json_answer, retry_after, unless_known
 from api.cursors import item_cursor, read_item_cursor
 from api.headers import SANDBOX
 from api.image_types import IMAGE_TYPES, UNKNOWN
-from api.results import comma_separated, jsonl
+from api.results import comma_separated, jsonl, whole_or_broken
 from api.routes import Answer, Call, NoQuery, Route
 from jobs.errors import ItemError, RequestError
 from jobs.records import Body, Item, ItemPage, ItemStatus
@@ -69,7 +69,7 @@ def read_image(call: Call[NoQuery], job_id: str, position: int) -> Response:
         return _redirect(_source_url(call, item))
     kind = content_type if content_type in IMAGE_TYPES else UNKNOWN
     url = call.services.objects.url(key, kind)
-    return _redirect(url) if url else unless_known(_image(call, item, key, kind))
+    return _redirect(url) if url else _image(call, item, key, kind)
 
 
 def _source_url(call: Call[NoQuery], item: Item) -> str:
@@ -85,18 +85,24 @@ def _redirect(url: str) -> Response:
 
 
 def _image(call: Call[NoQuery], item: Item, key: str, kind: str) -> Response:
-    try:
-        file = call.services.objects.open(key)
-    except ItemError as error:
-        raise RequestError("not_found", error.message) from error
-    response = Response(_blocks(file), content_type=kind)
-    response.call_on_close(file.close)
+    response = Response(content_type=kind)
     show = "attachment" if kind == UNKNOWN else "inline"
     response.headers["Content-Disposition"] = f"{show}; filename*=UTF-8''{quote(item.name, safe='')}"
     response.headers["Content-Security-Policy"] = SANDBOX
     response.headers["Cache-Control"] = "private, max-age=3600"
     if item.sha256:
         response.set_etag(item.sha256)
+    known = unless_known(response)
+    return known if known.status_code == 304 else _with_bytes(response, call, key)
+
+
+def _with_bytes(response: Response, call: Call[NoQuery], key: str) -> Response:
+    try:
+        file = call.services.objects.open(key)
+    except ItemError as error:
+        raise RequestError("not_found", error.message) from error
+    response.response = _blocks(file)
+    response.call_on_close(file.close)
     return response
 
 
@@ -114,7 +120,7 @@ def read_results(call: Call[ResultsQuery], job_id: str) -> Response:
         raise RequestError("job_not_finished", message, retry_after=retry_after(job))
     pages = store.results(call.owner, job_id)
     # The first page is read before the answer begins: until then an error is still a proper refusal.
-    pages = chain([next(pages)], pages)
+    pages = chain([next(pages)], whole_or_broken(pages))
     csv = call.query.format is ResultFormat.CSV
     response = Response(comma_separated(pages) if csv else jsonl(pages))
     response.headers["Content-Type"] = "text/csv; charset=utf-8" if csv else "application/x-ndjson"

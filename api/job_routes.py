@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flask import Response, request
 from pydantic import Field
-from werkzeug.http import parse_options_header
 
 from api.answers import job_answer, json_answer, unless_known
 from api.cursors import job_cursor, read_job_cursor
@@ -61,7 +60,7 @@ def create_job(call: Call[ManifestQuery]) -> Response:
 
 
 def _receiver(call: Call[ManifestQuery]) -> Receiver:
-    kind, _ = parse_options_header(request.headers.get("Content-Type"))
+    kind = request.mimetype
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise RequestError("unsupported_media_type", "a body with a Content-Encoding is not read")
     if kind in ("application/x-ndjson", "text/csv"):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator
 
+from jobs.errors import CaptionfleetError
 from jobs.records import Item
+
+log = logging.getLogger(__name__)
 
 COLUMNS = (
     "position",
@@ -30,6 +35,15 @@ COLUMNS = (
 )
 # Spreadsheet programs take a cell that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def whole_or_broken(pages: Iterable[list[Item]]) -> Iterator[list[Item]]:
+    """Yield pages; one that cannot be had breaks the connection: a part must not look like the whole."""
+    try:
+        yield from pages
+    except CaptionfleetError as error:
+        log.warning("a download is broken off: %s", error)
+        raise ConnectionResetError(errno.ECONNRESET, error.message) from error
 
 
 def jsonl(pages: Iterable[list[Item]]) -> Iterator[bytes]:

@@ -50,6 +50,8 @@ def _connect() -> S3Client:
         read_timeout=30,
         retries={"mode": "standard", "total_max_attempts": 4},
         max_pool_connections=64,
+        # Presigned URLs would otherwise get the old signature, which newer regions refuse.
+        signature_version="s3v4",
         # Other servers than AWS do not know the newer checksums; AWS needs none of them here.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
