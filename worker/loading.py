@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import socket
 import time
+from pathlib import Path
 
 from jobs.errors import StartupError
 from jobs.settings import Settings
@@ -21,7 +23,7 @@ def load_model(settings: Settings, model: str) -> Captioner:
     from model.loading import load_captioner
 
     started = time.monotonic()
-    cache = settings.data_dir / "cache"
+    cache = _cache_folder(settings)
     try:
         captioner = load_captioner(
             settings.model_path(model), settings.device, cache_dir=cache, threads=settings.threads
@@ -31,6 +33,17 @@ def load_model(settings: Settings, model: str) -> Captioner:
     seconds = time.monotonic() - started
     log.info("loaded %s (%s) on %s in %.1f s", model, captioner.name, captioner.device, seconds)
     return captioner
+
+
+def _cache_folder(settings: Settings) -> Path | None:
+    """Return where compiled models are kept, ``None`` where nothing can be (a read-only container)."""
+    folder = settings.data_dir / "cache"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.info("compiled models are not kept: %s", error)
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def serving(model: str, captioner: Captioner) -> Serving:
