@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -210,7 +211,8 @@ def _model(settings: Settings, name: str) -> str:
     from model.captioner import DecodingOptions
     from worker.loading import load_model
 
-    captioner = load_model(settings, name)
+    with TemporaryDirectory(prefix="captionfleet-") as folder:
+        captioner = load_model(settings.model_copy(update={"data_dir": Path(folder)}), name)
     shape = (1, captioner.preprocessing.height, captioner.preprocessing.width, 3)
     options = captioner.resolve(DecodingOptions())
     began = time.perf_counter()

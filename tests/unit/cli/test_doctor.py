@@ -1,0 +1,101 @@
+"""`captionfleet doctor` and `models`: what they find, in good state and in bad."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cli import doctor
+from model.loading import WEIGHTS
+from tests.unit.cli.conftest import Run
+
+if TYPE_CHECKING:
+    from tests.servers import S3, Redis
+
+
+def _states(output: str) -> dict[str, str]:
+    return {finding["what"]: finding["state"] for finding in json.loads(output)}
+
+
+def test_an_empty_folder_is_well(run: Run, tmp_path: Path) -> None:
+    ran = run("doctor")
+    assert ran.status == 0, ran.output
+    assert ran.output.endswith("\nAll is well.\n")
+    assert "ok      model small: small-" in ran.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_migration(run: Run, tmp_path: Path) -> None:
+    assert run("migrate").status == 0
+    found = json.loads(run("doctor", "--json").output)
+    assert {"what": "database", "state": "ok", "detail": "SQLite, schema 0001", "mend": ""} in found
+
+
+def test_distributed_mode(run: Run, postgres_url: str, redis_server: Redis, s3: S3) -> None:
+    settings = s3.environment | {
+        "DATABASE_URL": postgres_url,
+        "REDIS_URL": redis_server.url,
+        "CAPTIONFLEET_BUCKET": s3.bucket,
+    }
+    ran = run("doctor", "--json", **settings)
+    assert ran.status == 1
+    assert _states(ran.output)["database"] == "broken"
+    assert "captionfleet migrate" in ran.output
+
+    assert run("migrate", **settings).status == 0
+    ran = run("doctor", "--json", **settings)
+    states = _states(ran.output)
+    assert ran.status == 0, ran.output
+    assert {states[what] for what in ("settings", "database", "broker", "bucket")} == {"ok"}
+    assert {states[what] for what in ("API keys", "workers")} == {"note"}
+
+    redis_server.kill()
+    ran = run("doctor", "--json", **settings | {"CAPTIONFLEET_BUCKET": "no-such-bucket"})
+    states = _states(ran.output)
+    assert ran.status == 1
+    assert [what for what, state in states.items() if state == "broken"] == ["broker", "bucket"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "words"),
+    [
+        ({"CAPTIONFLEET_PORT": "x"}, "settings", "CAPTIONFLEET_PORT"),
+        ({"CAPTIONFLEET_DATA_DIR": "file"}, "data folder", "file is a file"),
+        ({"CAPTIONFLEET_MODELS": "mine=nowhere"}, "model mine", "no model 'nowhere'"),
+        ({"CAPTIONFLEET_MODELS": "mine=damaged"}, "model mine", "decoder.bin is damaged"),
+        ({"CAPTIONFLEET_DEVICE": "cuda:7"}, "model small", "cuda:7"),
+    ],
+)
+def test_what_is_broken(run: Run, tmp_path: Path, settings: dict[str, str], what: str, words: str) -> None:
+    (tmp_path / "file").write_text("")
+    shutil.copytree(WEIGHTS / "small", tmp_path / "damaged")
+    with (tmp_path / "damaged" / "decoder.bin").open("r+b") as file:
+        file.write(b"damage")
+    ran = run("doctor", **settings)
+    assert ran.status == 1
+    (line,) = [line for line in ran.output.splitlines() if line.startswith("BROKEN")]
+    assert line.startswith(f"BROKEN  {what}: ")
+    assert words in line
+    assert ran.output.endswith("\n1 broken\n")
+
+
+def test_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LOW_DISK_BYTES", 1 << 60)
+    ran = run("doctor")
+    assert ran.status == 1
+    assert "BROKEN  disk: " in ran.output
+
+
+def test_models(run: Run) -> None:
+    settings = {"CAPTIONFLEET_MODELS": "small,mine=no/such"}
+    small, mine = json.loads(run("models", "--json", **settings).output)
+    assert small["version"].startswith("small-")
+    assert 5 < small["size_mb"] <= 40
+    assert "Apache" in small["licence"]["encoder"]
+    assert (mine["name"], mine["path"], mine["version"]) == ("mine", "no/such", None)
+    rows = [line.split("\t") for line in run("models", **settings).output.splitlines()]
+    assert [row[0] for row in rows] == ["small", "mine"]

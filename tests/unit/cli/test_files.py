@@ -1,0 +1,47 @@
+"""Which files a user means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.console import CommandFailed
+from cli.files import find_images
+
+
+def _touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def test_folders_give_images_in_order_files_come_as_named(tmp_path: Path) -> None:
+    _touch(
+        tmp_path, "b/2.JPG", "b/10.heic", "b/a/x.webp", "b/._2.jpg", "b/.cache/y.jpg", "b/notes.txt", "odd"
+    )
+    (tmp_path / "b" / "folder.jpg").mkdir()
+    (tmp_path / "b" / "dangling.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "b" / "linked.png").symlink_to(tmp_path / "odd")
+    found = find_images([tmp_path / "odd", tmp_path / "b", tmp_path / "b" / "2.JPG"])
+    names = [path.relative_to(tmp_path).as_posix() for path in found]
+    assert names == ["odd", "b/10.heic", "b/2.JPG", "b/linked.png", "b/a/x.webp"]
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path, "a/1.jpg", "locked/2.jpg")
+    (tmp_path / "locked").chmod(0)
+    if list_is_possible(tmp_path / "locked"):
+        pytest.skip("this user may list every folder")
+    with pytest.raises(CommandFailed, match=r"locked cannot be read: permission denied"):
+        find_images([tmp_path])
+    (tmp_path / "locked").chmod(0o755)
+
+
+def list_is_possible(folder: Path) -> bool:
+    try:
+        list(folder.iterdir())
+    except PermissionError:
+        return False
+    return True
