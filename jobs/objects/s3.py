@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 PUT_THREADS = 8
-SPOOL_BYTES = 1024 * 1024
+SPOOL_BYTES = 256 * 1024
 URL_SECONDS = 900
 _GONE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound", "NoSuchVersion"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}

@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 from api.app import ROUTES
+from api.routes import Route
 from jobs.ids import new_id
 from jobs.records import JobSpec
 from jobs.services import Services
@@ -265,7 +266,7 @@ def test_a_deleted_job_is_gone_at_once(client: Client) -> None:
 @pytest.mark.parametrize(
     "route", [r for r in ROUTES if "{job_id}" in r.path], ids=lambda r: f"{r.method} {r.path}"
 )
-def test_what_belongs_to_somebody_else_does_not_exist(deployment: Deployment, route) -> None:
+def test_what_belongs_to_somebody_else_does_not_exist(deployment: Deployment, route: Route) -> None:
     job = deployment.client("ann").job(*photos(1))
     bob = deployment.client("bob")
     for job_id in (job["id"], "job_" + "0" * 26, "job_x", "%00", "' or 1=1"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from werkzeug.test import TestResponse
 
 from api.manifests import JSON_BYTES
 from tests.contract.api.support import Client, Deployment, refused
@@ -22,7 +24,7 @@ def client(deployment: Deployment) -> Client:
     return client
 
 
-def submit(client: Client, **request: object):
+def submit(client: Client, **request: object) -> TestResponse:
     return client.post("/v1/jobs", json.dumps(request).encode(), "application/json")
 
 
@@ -30,7 +32,7 @@ def images(count: int) -> list[dict[str, str]]:
     return [{"s3_uri": URI.format(n), "custom_id": f"photo-{n}"} for n in range(count)]
 
 
-def sources(client: Client, job: dict) -> list[tuple[str, str, str]]:
+def sources(client: Client, job: Any) -> list[tuple[str, str, str]]:
     items = client.get(job["links"]["items"]).json["data"]
     return [(item["source"], item["name"], item["custom_id"]) for item in items]
 
