@@ -15,6 +15,12 @@ export async function droppedFiles(transfer) {
   return { files, title: folders.length === 1 && taken.length === 1 ? folders[0] : "" };
 }
 
+/** Take the files of a chosen folder, which browsers list in any order. */
+export function folderFiles(list) {
+  const files = [...list].sort((a, b) => order.compare(a.webkitRelativePath, b.webkitRelativePath));
+  return { files, title: files[0]?.webkitRelativePath.split("/")[0] ?? "" };
+}
+
 async function walk(folder) {
   const reader = folder.createReader();
   const entries = [];

@@ -27,8 +27,9 @@ export class ItemPages {
     this.#signal = signal;
   }
 
-  get items() {
-    return this.#pages.flatMap((page) => page.items);
+  /** Items as they came, page by page; a page that was read again is a new array. */
+  get lists() {
+    return this.#pages.map((page) => page.items);
   }
 
   /** Whether nothing has been read yet. */

@@ -20,9 +20,14 @@ export class JobList {
 
   /** Read the next page. */
   async more() {
-    const page = await this.#page(this.next);
-    this.jobs = [...this.jobs, ...page.data];
-    this.next = page.next_cursor;
+    try {
+      const page = await this.#page(this.next);
+      this.jobs = [...this.jobs, ...page.data];
+      this.next = page.next_cursor;
+    } catch (error) {
+      if (this.#leave.signal.aborted) return;
+      this.problem = error;
+    }
     this.#onChange();
   }
 

@@ -55,7 +55,7 @@ class App {
     const { photos, others } = sortOut(files);
     if (this.sending.active) return this.tell("Photos are being sent already. Please wait until they have arrived.");
     if (!photos.length) return this.tell("There are no photos among these files.");
-    this.tell(others.length ? `Left out what is no photo: ${listing(others)}.` : "");
+    this.tell(others.length ? `Left out, not a photo: ${listing(others)}.` : "");
     return this.sending.start(photos, titleOf(photos, folder));
   }
 
@@ -107,9 +107,8 @@ class App {
 }
 
 function inSight(items) {
-  const first = document.getElementById(`item-${items[0].position}`)?.getBoundingClientRect();
-  const last = document.getElementById(`item-${items.at(-1).position}`)?.getBoundingClientRect();
-  return Boolean(first && last) && first.top < innerHeight + AHEAD_PX && last.bottom > -AHEAD_PX;
+  const box = document.getElementById(`photos-${items[0].position}`)?.getBoundingClientRect();
+  return box !== undefined && box.top < innerHeight + AHEAD_PX && box.bottom > -AHEAD_PX;
 }
 
 function nearEnd() {

@@ -59,8 +59,9 @@ def _download(page: Page, kind: str) -> bytes:
     return waiting.value.path().read_bytes()
 
 
-def test_a_dropped_folder_is_sent_without_what_is_no_photo(
-    home: Page, server: Server, tmp_path: Path
+@pytest.mark.parametrize("way", ["drop", "choose"])
+def test_a_folder_is_sent_in_order_without_what_is_no_photo(
+    home: Page, server: Server, tmp_path: Path, way: str
 ) -> None:
     folder = tmp_path / "Holiday 2024"
     for name, content in {
@@ -72,12 +73,15 @@ def test_a_dropped_folder_is_sent_without_what_is_no_photo(
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    _drop(home, folder)
+    if way == "drop":
+        _drop(home, folder)
+    else:
+        home.get_by_label("Choose a folder").set_input_files(folder)
     home.wait_for_url("**/#/jobs/*")
     wait_for_state(home, "Finished · 3 of 3 photos captioned")
     assert home.locator("h1").inner_text() == "Holiday 2024"
     assert [item["name"] for item in server.items(home)] == ["sea.jpeg", "IMG_9.JPG", "IMG_10.JPG"]
-    assert "Left out what is no photo: .DS_Store, notes.txt." in home.locator(".notices").inner_text()
+    assert "Left out, not a photo: .DS_Store, notes.txt." in home.locator(".notices").inner_text()
 
 
 def _drop(page: Page, *paths: Path) -> None:

@@ -2,11 +2,18 @@
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { repeat } from "../../vendor/lit-html/directives/repeat.js";
+import { folderFiles } from "../files.js";
 import { isOver } from "../watch.js";
 import { jobTitle, problemReason, progressLine, when } from "../words.js";
 
 /** What is shown at `#/`. */
 export function homeView(app) {
+  return html`
+    ${app.sending.now ? nothing : welcome(app)} ${jobList(app.list)}
+  `;
+}
+
+function welcome(app) {
   return html`
     <section class="welcome">
       <h1 tabindex="-1">Captions for your photos</h1>
@@ -14,15 +21,16 @@ export function homeView(app) {
       ${chooser(app)}
       <p class="fine">JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF or BMP.</p>
     </section>
-    ${jobList(app.list)}
   `;
 }
 
 /** The two buttons that open the file dialogs; the file inputs themselves are what has the focus. */
 function chooser(app) {
   const chosen = (event) => {
-    app.offer([...event.target.files], event.target.webkitdirectory ? folderOf(event.target.files) : "");
-    event.target.value = "";
+    const input = event.target;
+    const { files, title } = input.webkitdirectory ? folderFiles(input.files) : { files: [...input.files], title: "" };
+    app.offer(files, title);
+    input.value = "";
   };
   return html`
     <div class="choices">
@@ -36,10 +44,6 @@ function chooser(app) {
       </label>
     </div>
   `;
-}
-
-function folderOf(files) {
-  return files[0]?.webkitRelativePath.split("/")[0] ?? "";
 }
 
 function jobList(list) {

@@ -1,6 +1,7 @@
 /** The screen of one job: how far it is, what can be done, and its photos with their captions. */
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
+import { guard } from "../../vendor/lit-html/directives/guard.js";
 import { repeat } from "../../vendor/lit-html/directives/repeat.js";
 import { isWaiting } from "../items.js";
 import { isOver, jobPath } from "../watch.js";
@@ -66,18 +67,27 @@ function gallery(screen) {
         <h2 id="photos-title">Photos</h2>
         ${counts.failed ? filters(screen, counts) : nothing}
       </div>
-      <ol class="gallery">
-        ${repeat(
-          screen.pages.items,
-          (item) => item.position,
-          (item) => card(screen.id, item),
-        )}
-      </ol>
+      ${repeat(screen.pages.lists.filter(isFilled), firstPosition, (items) => galleryPage(screen, items))}
       ${screen.pages.more
         ? html`<button class="button more" @click=${() => screen.look(nobody, always)}>Show more</button>`
         : nothing}
     </section>
   `;
+}
+
+const isFilled = (items) => items.length > 0;
+const firstPosition = (items) => items[0].position;
+
+/** One page of cards: drawn again only when it was read again, laid out only near the screen. */
+function galleryPage(screen, items) {
+  return guard(
+    [screen.id, items],
+    () => html`
+      <ol class="gallery" id="photos-${firstPosition(items)}">
+        ${repeat(items, (item) => item.position, (item) => card(screen.id, item))}
+      </ol>
+    `,
+  );
 }
 
 const nobody = () => false;
@@ -98,7 +108,7 @@ function filters(screen, counts) {
 
 function card(jobId, item) {
   return html`
-    <li id="item-${item.position}" class="card ${item.status}">
+    <li class="card ${item.status}">
       ${item.error?.code === "image_too_large"
         ? html`<item-photo><span>No preview</span></item-photo>`
         : html`<item-photo src="${jobPath(jobId)}/items/${item.position}/image"></item-photo>`}

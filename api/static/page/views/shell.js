@@ -11,11 +11,13 @@ export function shell(app, screen) {
       <a class="brand" href="#/"><img src="/static/icon.svg" alt="" width="28" height="28" />Captionfleet</a>
       <nav aria-label="Page">
         ${app.screen ? html`<a class="plain" href="#/">New job</a>` : nothing}
-        ${link.key ? html`<button class="plain" @click=${() => link.signOut()}>Sign out</button>` : nothing}
+        ${link.key && !link.keyWanted
+          ? html`<button class="plain" @click=${() => link.signOut()}>Sign out</button>`
+          : nothing}
       </nav>
     </header>
     <div role="status" class="notices">${trouble()} ${notice(app)}</div>
-    <main>${link.keyWanted ? signIn() : [sending(app.sending), screen()]}</main>
+    <main>${link.keyWanted ? signIn() : [sending(app), screen()]}</main>
     <p role="status" class="unseen">${app.said}</p>
     <div class="curtain" ?hidden=${!app.dragging} aria-hidden="true"><p>Drop to caption</p></div>
   `;
@@ -46,12 +48,13 @@ function notice(app) {
   `;
 }
 
-function sending(sending) {
+function sending({ sending, screen }) {
   const { now } = sending;
   if (now === null) return nothing;
+  const words = `Sending ${count(now.photos.length)}`;
   return html`
     <section class="sending" aria-labelledby="sending-title">
-      <h2 id="sending-title">Sending ${count(now.photos.length)}</h2>
+      ${screen ? html`<h2 id="sending-title">${words}</h2>` : html`<h1 id="sending-title" tabindex="-1">${words}</h1>`}
       ${now.problem ? broken(sending) : underWay(sending)}
     </section>
   `;
