@@ -22,7 +22,7 @@ from worker.exclusion import Exclusion
 from worker.loading import load_model, serving
 from worker.pipeline import Pipeline
 from worker.stopping import until_answered
-from worker.vital import EXIT_STARTUP, end_process
+from worker.vital import EXIT_BROKEN, EXIT_STARTUP, end_process
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class WorkerProcess:
     def _serve(self, services: Services, captioner: Captioner) -> int:
         pipeline = Pipeline(services, serving(self._model, captioner), Exclusion())
         self._consumer = CeleryConsumer(self._settings, self._model, services.queue, pipeline.run_chunk)
+        if self._stopping.is_set():
+            self._consumer.stop()
         services.sweep.start()
         stopper = threading.Thread(target=self._stop, args=(pipeline,), name="stop", daemon=True)
         stopper.start()
@@ -110,6 +112,9 @@ def main() -> int:
     except StartupError as error:
         print(f"captionfleet: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_STARTUP
+    except Exception:
+        log.exception("this process cannot go on")
+        return EXIT_BROKEN
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from jobs.errors import StartupError, TransientError
+from jobs.errors import StartupError
 from jobs.queue import queue_name
 from jobs.queue.embedded import EmbeddedQueue
 from jobs.services import Services
@@ -76,12 +76,13 @@ class EmbeddedWorker:
     def _load(self) -> None:
         try:
             until_answered(self._stopping, self._services.sweep.recover_all)
-        except TransientError as error:
-            log.warning("nothing was recovered: %s", error)
-        self._services.sweep.start()
-        for model in self._services.settings.model_names:
-            if not self._stopping.is_set():
-                self._serve(model)
+            self._services.sweep.start()
+            for model in self._services.settings.model_names:
+                if not self._stopping.is_set():
+                    self._serve(model)
+        except Exception as error:
+            log.exception("the worker could not start")
+            self.error = StartupError("configuration_invalid", f"{type(error).__name__}: {error}")
         self._loaded.set()
 
     def _serve(self, model: str) -> None:

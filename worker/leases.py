@@ -144,6 +144,9 @@ class Leases:
             except DatabaseUnavailable as error:
                 log.warning("leases cannot be renewed: %s", error)
                 pause = RETRY_S
+            except Exception:
+                log.exception("leases cannot be renewed")
+                pause = RETRY_S
 
 
 def _key(claim: Claim) -> tuple[str, int, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from jobs.errors import DatabaseUnavailable
 from jobs.intake import publish
-from jobs.queue import JobQueue
+from jobs.queue import JobQueue, Message
 from jobs.store.chunks import ChunkResult, ChunkStore, Recorded
 from worker.stopping import Stopped, until_answered
 from worker.vital import start_vital
@@ -113,11 +113,17 @@ class Recorder:
 
     def _settle(self, batch: list[_Waiting], recorded: Recorded) -> None:
         if recorded.messages:
-            self._announcer.submit(publish, self._queue, recorded.messages)
+            self._announcer.submit(self._announce, recorded.messages)
         closed = {(claim.job_id, claim.number) for claim in recorded.closed}
         for waiting in batch:
             claim = waiting.result.claim
             waiting.future.set_result((claim.job_id, claim.number) in closed)
+
+    def _announce(self, messages: list[Message]) -> None:
+        try:
+            publish(self._queue, messages)
+        except Exception:
+            log.exception("the sweep will announce %d chunks later", len(messages))
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Faults in running jobs, each made for real: afterwards every image has its caption or its own error."""
+"""Faults in running jobs, each made for real: every image ends with its caption, or an error of its own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,105 @@
+"""The embedded worker: takes up what is there, serves small jobs beside large ones, and ends well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import worker.embedded
+from jobs.errors import StartupError
+from jobs.settings import Settings
+from tests.processes import wait_until
+from tests.unit.worker.conftest import Deployment
+from worker.embedded import EmbeddedWorker
+from worker.loading import load_model
+
+Deploy = Callable[..., Deployment]
+
+
+@pytest.fixture
+def deployment(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    made = deploy(batch_size=4, concurrency=1)
+    monkeypatch.setattr(worker.embedded, "load_model", lambda _settings, _model: made.captioner)
+    return made
+
+
+def completed(deployment: Deployment, job_id: str) -> bool:
+    return deployment.job(job_id).status == "completed"
+
+
+def test_it_takes_up_what_an_earlier_process_left(deployment: Deployment) -> None:
+    waiting, begun = deployment.pictures(3), deployment.pictures(3)
+    deployment.services.store.chunks.claim(begun, 0, "dead", 600, 2)
+    # The queue lived in the memory of the process that died.
+    while deployment.services.queue.take(["captionfleet.small.fast"], 0):  # type: ignore[attr-defined]
+        pass
+    with EmbeddedWorker(deployment.services) as running:
+        assert running.wait_loaded(10)
+        assert running.ready
+        wait_until(lambda: completed(deployment, waiting) and completed(deployment, begun))
+    assert deployment.job(begun).counts.succeeded == 3
+
+
+def test_a_small_job_is_served_beside_a_large_one(deployment: Deployment) -> None:
+    deployment.captioner.seconds_per_batch = 0.1
+    large = deployment.pictures(200, chunk=100)
+    with EmbeddedWorker(deployment.services):
+        wait_until(lambda: deployment.captioner.batches)
+        started = time.monotonic()
+        small = deployment.pictures(1)
+        wait_until(lambda: completed(deployment, small))
+        # The chunk in hand takes 2.5 s.
+        assert time.monotonic() - started < 2
+        assert deployment.job(large).status == "running"
+
+
+def test_stopping_hands_back_and_ends_soon(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker.embedded, "GRACE_S", 0.3)
+    deployment.captioner.seconds_per_batch = 0.2
+    job_id = deployment.pictures(200, chunk=100)
+    with EmbeddedWorker(deployment.services):
+        wait_until(lambda: deployment.captioner.batches)
+        stopped_at = time.monotonic()
+    assert time.monotonic() - stopped_at < 5
+    chunk = deployment.chunk(job_id)
+    assert (chunk.state, chunk.suspicions) == ("open", 0)
+
+
+@pytest.mark.parametrize("broken", ["absent", "raises"])
+def test_a_model_that_cannot_be_loaded_is_said_and_kept_visible(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    deployment = deploy(models=("small=/nonexistent/model",))
+    if broken == "raises":
+
+        def fail(*_: Any) -> None:
+            raise RuntimeError("no such instruction")
+
+        monkeypatch.setattr(worker.embedded, "load_model", fail)
+    with EmbeddedWorker(deployment.services) as running:
+        assert not running.wait_loaded(10)
+        assert not running.ready
+        assert running.error is not None
+        assert running.error.code == "checkpoint_invalid"
+
+
+def test_the_shipped_model_loads() -> None:
+    captioner = load_model(Settings(data_dir="/nonexistent", models=("small",)), "small")
+    assert captioner.device == "cpu"
+    with pytest.raises(StartupError, match="cuda") as refusal:
+        load_model(Settings(device="cuda"), "small")
+    assert refusal.value.code == "checkpoint_invalid"
+
+
+def test_distributed_settings_have_no_embedded_worker(deploy: Deploy) -> None:
+    from dataclasses import replace
+
+    from jobs.queue.celery import CeleryQueue
+
+    services = replace(deploy().services, queue=CeleryQueue("redis://127.0.0.1:1"))
+    with pytest.raises(StartupError, match="captionfleet worker"):
+        EmbeddedWorker(services)
+    services.queue.close()
