@@ -62,7 +62,7 @@ $(VENV)/.installed: $(BIN)/python $(INPUTS)
 
 $(VENV)/.installed-dev: $(BIN)/python $(INPUTS)
 	@echo "Installing into $(VENV): everything for development: also Celery, PyTorch, Java, test servers (about 2 GB)"
-	@$(call install,-e '.[dev]' $(CLIENT))
+	@$(call install,--no-compile -e '.[dev]' $(CLIENT))
 	@touch $(VENV)/.installed $@
 
 # Runs pip in the background and shows every second (every 20 in a log) how long it has run and what it does.
