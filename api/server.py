@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -101,6 +102,21 @@ def _raise_reported(reports: int) -> None:
         raise StartupError(code, message)
 
 
+class _Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's parent process; a closed terminal ends it, unless it was started to outlive that (nohup)."""
+
+    def init_signals(self) -> None:
+        """Take signals, but leave an ignored SIGHUP ignored."""
+        outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        super().init_signals()
+        if outlives:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def handle_hup(self) -> None:
+        """End; there is no configuration file to read again."""
+        self.handle_term()
+
+
 class _Server(BaseApplication):  # type: ignore[misc]
     """gunicorn, configured by our settings alone."""
 
@@ -121,6 +137,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._on_exit = on_exit
         self._door: Door | None = None
         super().__init__()
+
+    def run(self) -> None:
+        """Run until told to stop."""
+        _Master(self).run()
 
     def load_config(self) -> None:
         """Set what differs from gunicorn's defaults."""
@@ -191,6 +211,11 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker process, ending waiting requests early and refusing in our words."""
 
     quitting = False
+
+    def init_signals(self) -> None:
+        """Take signals, but leave a closed terminal to the parent process."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Finish running requests, those that wait at once."""
