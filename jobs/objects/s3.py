@@ -57,7 +57,8 @@ def _connect() -> S3Client:
         response_checksum_validation="when_required",
     )
     with _translated():
-        return boto3.client("s3", config=config)
+        # Not the session that boto3 shares: that one keeps the first credentials it ever saw.
+        return boto3.Session().client("s3", config=config)
 
 
 class S3Objects:

@@ -185,13 +185,17 @@ class Deployment:
         """Count (and remove) a job's objects."""
         return self.services.objects.delete_prefix(job_prefix(job_id))
 
+    @functools.cached_property
+    def _s3(self) -> Any:
+        return boto3.Session().client("s3")
+
     def jobs_with_objects(self) -> set[str]:
         """The ids under which the object store holds something."""
         settings = self.services.settings
         if settings.bucket is None:
             folder = settings.data_dir / "objects" / "jobs"
             return {path.parents[1].name for path in folder.glob("*/*/*")}
-        listing = boto3.client("s3").list_objects_v2(Bucket=settings.bucket)
+        listing = self._s3.list_objects_v2(Bucket=settings.bucket)
         return {entry["Key"].split("/")[1] for entry in listing.get("Contents", ())}
 
 
