@@ -41,18 +41,22 @@ class FlakySources(Sources):
 
 
 class FlakyChunks(ChunkStore):
-    """A chunk store whose recordings fail as told: an error to raise per call, ``None`` to go on."""
+    """A chunk store whose recordings fail as told: an error to raise per call, or with one chunk in them."""
 
-    def __init__(self, inner: ChunkStore, errors: list[Exception | None]) -> None:
+    def __init__(
+        self, inner: ChunkStore, errors: list[Exception], refused: tuple[str, int] | None = None
+    ) -> None:
         super().__init__(inner._database, inner._retention_s)
         self.errors = errors
+        self.refused = refused
         self.calls: list[int] = []
 
     def record(self, results: Any) -> Recorded:
         self.calls.append(len(results))
-        error = self.errors.pop(0) if self.errors else None
-        if error is not None:
-            raise error
+        if self.errors:
+            raise self.errors.pop(0)
+        if any((result.claim.job_id, result.claim.number) == self.refused for result in results):
+            raise ValueError("refused")
         return super().record(results)
 
 
@@ -218,7 +222,7 @@ def test_results_wait_for_the_database_and_are_not_made_again(deploy: Deploy) ->
     job_id = deployment.pictures(3)
     away = DatabaseUnavailable("the database does not answer: test")
     store = deployment.services.store
-    chunks = FlakyChunks(store.chunks, [away, away, None])
+    chunks = FlakyChunks(store.chunks, [away, away])
     with deployment.pipeline(store=with_chunks(store, chunks)) as pipeline:
         pipeline.run_chunk(job_id, 0)
     assert deployment.job(job_id).counts.succeeded == 3
@@ -235,7 +239,8 @@ def test_chunks_that_finish_together_are_recorded_together(deploy: Deploy) -> No
         deployment.pipeline(store=with_chunks(store, chunks)) as pipeline,
     ):
         run_together(deployment, pipeline, threads, [(job_id, number) for number in range(4)], 48)
-    assert chunks.calls == [1, 4]
+    # One more is the small job that kept the captioner busy meanwhile.
+    assert chunks.calls in ([1, 4], [5])
     assert deployment.job(job_id).status == "completed"
 
 
@@ -243,14 +248,14 @@ def test_one_refused_result_does_not_spoil_the_others(deploy: Deploy) -> None:
     deployment = deploy(batch_size=64)
     job_id = deployment.pictures(40, chunk=20)
     store = deployment.services.store
-    chunks = FlakyChunks(store.chunks, [None, ValueError("together"), ValueError("the first alone"), None])
+    chunks = FlakyChunks(store.chunks, [], refused=(job_id, 0))
     with (
         ThreadPoolExecutor(3) as threads,
         deployment.pipeline(store=with_chunks(store, chunks)) as pipeline,
     ):
         run_together(deployment, pipeline, threads, [(job_id, 0), (job_id, 1)], 40)
-    assert chunks.calls == [1, 2, 1, 1]
-    assert sorted(deployment.chunk(job_id, number).state for number in range(2)) == ["done", "open"]
+    assert max(chunks.calls) > 1
+    assert [deployment.chunk(job_id, number).state for number in range(2)] == ["open", "done"]
 
 
 def test_a_canceled_job_ends_early_and_nothing_of_it_is_recorded(deploy: Deploy) -> None:
