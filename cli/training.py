@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped.")] = True,
 ) -> None:
     """Train a captioner on a folder of photos with captions."""
-    with _extra("train", "training"):
+    with _extra("train", "torch"):
         from model.training import train as run
 
         checkpoint = run(images, captions, config, output, resume=resume)
@@ -54,7 +55,7 @@ def evaluate(
     """Score a model, or finished captions, against reference captions."""
     if output is not None and not output.parent.is_dir():
         raise usage_error(f"the folder of {output} does not exist")
-    with _extra("evaluate", "evaluation"):
+    with _extra("evaluate", "pycocoevalcap"):
         from model.captioner import DecodingOptions
         from model.evaluation import evaluate as run
         from model.evaluation import evaluate_results
@@ -78,7 +79,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the run-time artifact of a checkpoint, which needs no torch."""
-    with _extra("train", "export"):
+    with _extra("train", "torch"):
         from model.export import export as run
 
         written = run(checkpoint, output, metrics=metrics)
@@ -87,12 +88,14 @@ def export(
 
 
 @contextmanager
-def _extra(name: str, purpose: str) -> Iterator[None]:
-    """Say which extra is missing where an import of it fails."""
+def _extra(name: str, package: str) -> Iterator[None]:
+    """Say which extra is missing, before the work where that can be known, else where an import fails."""
     try:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("model", "jobs", "cli", "worker", "api"):
             raise
-        message = f"{purpose} needs the package {error.name}: pip install -e '.[{name}]'"
+        message = f"this command needs the package {error.name}: pip install -e '.[{name}]'"
         raise CommandFailed(message) from error

@@ -41,25 +41,28 @@ def test_a_mixed_folder(tmp_path: Path) -> None:
 
 def test_named_files_whatever_their_names(tmp_path: Path) -> None:
     (tmp_path / "photo").write_bytes(jpeg_bytes(1))
-    ran = captionfleet(tmp_path, "caption", "photo", "photo", "--num-beams", "3", "--num-captions", "2")
+    (tmp_path / "photo.png").write_bytes(png_bytes(2))
+    (tmp_path / "photo.txt").write_text("mine")
+    wanted = ("--num-beams", "3", "--num-captions", "2", "--sidecar", "txt")
+    ran = captionfleet(tmp_path, "caption", "photo", "photo.png", "photo", *wanted, "-o", "x.csv")
     assert ran.status == 0, ran.complaints
-    ((name, caption, score),) = [line.split("\t") for line in ran.output.splitlines()]
-    assert name == "photo"
-    assert caption
-    assert float(score) < 0
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["custom_id"] for row in rows] == ["photo", "photo.png"]
+    assert all(len(json.loads(row["alternatives"])) == 1 for row in rows)
+    assert (tmp_path / "photo.txt").read_text() == "mine"
+    assert ran.complaints.count("photo.txt exists already and is left as it is") == 2
     assert (tmp_path / "photo").read_bytes() == jpeg_bytes(1)
 
 
-def test_sidecars_that_exist_stay(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(1))
-    (tmp_path / "a.png").write_bytes(png_bytes(2))
-    (tmp_path / "a.txt").write_text("mine")
-    ran = captionfleet(tmp_path, "caption", "a.jpg", "a.png", "--sidecar", "txt", "-o", "x.csv")
-    assert ran.status == 0, ran.complaints
-    assert (tmp_path / "a.txt").read_text() == "mine"
-    assert ran.complaints.count("a.txt exists already and is left as it is") == 2
-    with (tmp_path / "x.csv").open(newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == ["a.jpg", "a.png"]
+def test_captions_in_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(jpeg_bytes(1))
+    ran = captionfleet(tmp_path, "caption", ".")
+    ((name, caption, score),) = [line.split("\t") for line in ran.output.splitlines()]
+    assert (ran.status, name) == (0, "photo.jpg")
+    assert caption
+    assert float(score) < 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "photo.jpg"]
 
 
 def test_ctrl_c_ends_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.pictures import jpeg_bytes
+from tests.processes import reserve_port
 from tests.unit.cli.conftest import Run
 
 LOCKED = "/sys" if sys.platform == "linux" else "/System"
@@ -106,6 +109,47 @@ def test_settings_that_cannot_work(run: Run, command: str, settings: dict[str, s
     ran = run(*command.split(), **settings)
     assert ran.status == 2
     assert error in ran.error
+
+
+def test_a_port_in_use(run: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = run("serve", "--port", port)
+    assert ran.status == 2
+    assert ran.error.startswith(f"CAPTIONFLEET_PORT={port} on 127.0.0.1 cannot be used: ")
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_address_of_another_machine(run: Run) -> None:
+    ran = run("serve", "--host", "no.such.host.invalid")
+    assert ran.status == 2
+    assert ran.error.startswith("CAPTIONFLEET_HOST=no.such.host.invalid is no address of this machine")
+
+
+def test_a_server_that_is_not_there(run: Run) -> None:
+    nowhere = f"http://127.0.0.1:{reserve_port()}"
+    for command in ("jobs", "status job_1", "submit photo.jpg", "results job_1", "delete job_1"):
+        ran = run(*command.split(), CAPTIONFLEET_URL=nowhere)
+        assert ran.status == 1
+        assert f"captionfleet: error: no Captionfleet server answers at {nowhere} (" in ran.complaints
+        assert ran.complaints.endswith("start one with `captionfleet serve` or set CAPTIONFLEET_URL\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        ("train --images . --captions list.csv", "torch", "train"),
+        ("export a b", "torch", "train"),
+        ("evaluate --images . --captions list.csv", "pycocoevalcap", "evaluate"),
+    ],
+)
+def test_an_extra_that_is_not_installed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, package: str, extra: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    ran = run(*command.split())
+    assert ran.status == 1
+    assert ran.error == f"this command needs the package {package}: pip install -e '.[{extra}]'"
 
 
 def test_no_command_is_help(run: Run) -> None:
