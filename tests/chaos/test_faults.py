@@ -13,7 +13,7 @@ from tests.clusters import Cluster, child_of, crash, run_cluster
 from tests.processes import wait_until
 from tests.servers import S3, Postgres, Redis
 
-# DESIGN's promise: recovery from any death within 45 s.
+# What docs/architecture.md promises: recovery from any death within 45 s.
 RECOVERY_S = 45
 SLOW = {"seconds_per_batch": 0.2, "CAPTIONFLEET_BATCH_SIZE": 8}
 
