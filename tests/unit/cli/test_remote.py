@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from cli import remote as remote_module
 from cli.console import CommandFailed
 from cli.remote import ATTEMPTS, Refused, Remote
 from jobs.settings import Settings
@@ -71,7 +70,7 @@ def script() -> Iterator[Script]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long calls would have waited."""
     waited: list[float] = []
-    monkeypatch.setattr(remote_module.time, "sleep", waited.append)
+    monkeypatch.setattr("cli.remote.time.sleep", waited.append)
     return waited
 
 

@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from multipart import MultipartParser, parse_options_header
+from multipart import MultipartParser, parse_options_header  # type: ignore[import-untyped]
 
 from cli.console import CommandFailed
 from cli.upload import MultipartUpload
