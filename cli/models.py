@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from cli.console import print_table
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from cli import options
 
 
-def models(as_json: AsJson = False) -> None:
+def models(as_json: options.AsJson = False) -> None:
     """List the models of CAPTIONFLEET_MODELS: path, version, size, figures and licence."""
     from jobs.settings import load_settings
 
@@ -22,8 +18,11 @@ def models(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    columns = ("name", "version", "size_mb", "metrics", "licence", "path")
-    print_table(columns, [[_cell(model[column]) for column in columns] for model in found])
+    for model in found:
+        print(f"{model['name']}{' (default)' if model is found[0] else ''}")
+        for field in ("version", "size_mb", "metrics", "licence", "path"):
+            for line in _lines(model[field]):
+                print(f"  {field:8} {line}")
 
 
 def describe(name: str, path: str) -> dict[str, Any]:
@@ -39,9 +38,15 @@ def describe(name: str, path: str) -> dict[str, Any]:
         "path": str(folder) if about else path,
         "version": about.get("name"),
         "size_mb": round(sum(file.stat().st_size for file in files) / 1e6, 1) if about else None,
-        "metrics": about.get("metrics") or {},
+        "metrics": _figures(about.get("metrics") or {}),
         "licence": about.get("licences") or {},
     }
+
+
+def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of an evaluation's JSON without the captions themselves."""
+    scores = metrics.get("scores", metrics)
+    return {name: value for name, value in scores.items() if not isinstance(value, dict | list)}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -52,7 +57,9 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _cell(value: Any) -> str:
+def _lines(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {entry}" for key, entry in value.items()) or "-"
-    return "-" if value is None else str(value)
+        return [f"{key}: {entry}" for key, entry in value.items() if not isinstance(entry, dict | list)] or [
+            "-"
+        ]
+    return ["-" if value is None else str(value)]

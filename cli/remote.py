@@ -162,4 +162,4 @@ def _seconds(value: str | None) -> float | None:
 
 
 def _reason(error: httpx.HTTPError) -> str:
-    return str(error).strip().lower() or type(error).__name__
+    return str(error).rpartition("] ")[2].strip().lower() or type(error).__name__

@@ -97,5 +97,6 @@ def test_models(run: Run) -> None:
     assert 5 < small["size_mb"] <= 40
     assert "Apache" in small["licence"]["encoder"]
     assert (mine["name"], mine["path"], mine["version"]) == ("mine", "no/such", None)
-    rows = [line.split("\t") for line in run("models", **settings).output.splitlines()]
-    assert [row[0] for row in rows] == ["small", "mine"]
+    lines = run("models", **settings).output.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == ["small (default)", "mine"]
+    assert "  path     no/such" in lines
