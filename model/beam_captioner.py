@@ -11,7 +11,7 @@ import numpy as np
 
 from model.captioner import Caption, DecodingOptions, Pixels, Preprocessing
 from model.decoding import Hypothesis, SearchOptions, StepModel, WordRules, search
-from model.errors import CheckpointInvalid, InvalidOptions
+from model.errors import CheckpointInvalid, InvalidOptions, ModelOutOfMemory
 from model.tokenizer import Tokenizer
 
 MAX_BEAMS = 5
@@ -92,8 +92,11 @@ class BeamCaptioner:
             )
         if not len(images):
             return []
-        self._model.see(images)
-        found = search(self._model, len(images), resolved, self._language.rules)
+        try:
+            self._model.see(images)
+            found = search(self._model, len(images), resolved, self._language.rules)
+        except MemoryError as error:
+            raise ModelOutOfMemory(f"the batch does not fit into memory: {error}") from error
         return [[self._caption(hypothesis) for hypothesis in one] for one in found]
 
     def without_blocking(self) -> BeamCaptioner:

@@ -60,6 +60,7 @@ class SelfCriticalConfig:
     """The second phase: raise the CIDEr-D of sampled captions over that of the image's other samples."""
 
     epochs: int
+    decay_epochs: int
     batch_images: int
     samples: int
     temperature: float

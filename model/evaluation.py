@@ -60,6 +60,7 @@ def evaluate(
     device: str = "cpu",
     threads: int | None = None,
     limit: int | None = None,
+    with_meteor: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Evaluation:
     """Caption the photos of a split and score them; ``model`` as for ``load_captioner``.
@@ -76,7 +77,7 @@ def evaluate(
         captioner.name,
         split,
         dataclasses.asdict(resolved),
-        reference_scores(said, {photo.name: photo.captions for photo in photos}),
+        reference_scores(said, {photo.name: photo.captions for photo in photos}, with_meteor=with_meteor),
         text_statistics(list(said.values())),
         fluency(unblocked) if unblocked else {},
         round(len(photos) / seconds, 2),
@@ -84,14 +85,17 @@ def evaluate(
     )
 
 
-def evaluate_results(results: Path, captions: Path, images: Path, split: str = "dev") -> Evaluation:
+def evaluate_results(
+    results: Path, captions: Path, images: Path, split: str = "dev", *, with_meteor: bool = True
+) -> Evaluation:
     """Score a results file of a job (JSON lines with ``name``, ``caption``); failed items are empty."""
     photos = {photo.name: photo for photo in select(read_captions(captions, images), split)}
     said = {name: caption for name, caption in _results(results) if name in photos}
     if not said:
         raise TrainingError(f"{results} holds no photo of the split {split!r}")
     references = {name: photos[name].captions for name in said}
-    scores, statistics = reference_scores(said, references), text_statistics(list(said.values()))
+    scores = reference_scores(said, references, with_meteor=with_meteor)
+    statistics = text_statistics(list(said.values()))
     return Evaluation(results.name, split, {}, scores, statistics, {}, None, said)
 
 

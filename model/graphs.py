@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,17 +59,12 @@ def memory_graph(encoder: EfficientNetLite0, network: CaptionNetwork) -> ov.Mode
 
 
 def _image_graph(module: nn.Module, size: int) -> ov.Model:
-    import openvino as ov
-
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    shape = ov.PartialShape([-1, size, size, 3])
-    return ov.convert_model(module, example_input=pixels, input=[(shape, ov.Type.u8)])
+    return _convert(module, (pixels,), [([-1, size, size, 3], "uint8")])
 
 
 def step_graph(network: CaptionNetwork) -> ov.Model:
     """Convert one decoder step, ``NextWords``, for any number of images, beams and past tokens."""
-    import openvino as ov
-
     shape = network.shape
     layers, size = 2 * shape.decoder_layers, shape.width // shape.heads
     example = (
@@ -78,10 +74,19 @@ def step_graph(network: CaptionNetwork) -> ov.Model:
         torch.zeros(4, layers, 6, shape.width),
     )
     inputs = [
-        ([-1, -1], ov.Type.i64),
-        ([1], ov.Type.i64),
-        ([layers, -1, shape.heads, shape.positions, size], ov.Type.f32),
-        ([-1, layers, -1, shape.width], ov.Type.f32),
+        ([-1, -1], "int64"),
+        ([1], "int64"),
+        ([layers, -1, shape.heads, shape.positions, size], "float32"),
+        ([-1, layers, -1, shape.width], "float32"),
     ]
-    dynamic = [(ov.PartialShape(dims), kind) for dims, kind in inputs]
-    return ov.convert_model(NextWords(network).eval(), example_input=example, input=dynamic)
+    return _convert(NextWords(network).eval(), example, inputs)
+
+
+def _convert(module: nn.Module, example: tuple[Tensor, ...], inputs: list[tuple[list[int], str]]) -> ov.Model:
+    import openvino as ov
+
+    dynamic = [(ov.PartialShape(dims), ov.Type(kind)) for dims, kind in inputs]
+    with warnings.catch_warnings():
+        # The converter still traces, which torch announces to end; version bounds cover that.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return ov.convert_model(module.eval(), example_input=example, input=dynamic)

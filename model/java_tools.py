@@ -45,13 +45,26 @@ def treebank_tokenize(java: Path, captions: Sequence[str]) -> list[str]:
 
 def meteor(java: Path, references: Sequence[Sequence[str]], captions: Sequence[str]) -> float:
     """Score tokenized captions against tokenized references with METEOR 1.5 (Denkowski & Lavie, 2014)."""
-    command = ["-Xmx1G", "-jar", str(_package() / "meteor" / "meteor-1.5.jar")]
+    command = [str(java), "-Xmx1G", "-jar", str(_package() / "meteor" / "meteor-1.5.jar")]
     command += ["-", "-", "-stdio", "-l", "en", "-norm"]
-    pairs = [
-        " ||| ".join(["SCORE", *refs, caption]) for refs, caption in zip(references, captions, strict=True)
-    ]
-    statistics = _run(java, command, pairs)
-    return float(_run(java, command, [" ||| ".join(["EVAL", *statistics])])[-1])
+    pairs = [["SCORE", *refs, caption] for refs, caption in zip(references, captions, strict=True)]
+    # One conversation, because the program takes seconds to read its word tables.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:  # noqa: S603
+        statistics = [_ask(program, pair) for pair in pairs]
+        _ask(program, ["EVAL", *statistics])
+        answers = program.communicate()[0].splitlines()
+    return float(answers[-1])
+
+
+def _ask(program: subprocess.Popen[str], words: list[str]) -> str:
+    if program.stdin is None or program.stdout is None:
+        raise TrainingError("METEOR has no pipes to talk through")
+    program.stdin.write(" ||| ".join(words) + "\n")
+    program.stdin.flush()
+    answer = program.stdout.readline().strip()
+    if not answer:
+        raise TrainingError("METEOR ended before it had answered")
+    return answer
 
 
 @cache

@@ -22,12 +22,12 @@ def load_captioner(
 ) -> Captioner:
     """Load a shipped model by name, or an artifact or a training checkpoint by the path of its folder.
 
-    Artifacts run on the CPU alone; checkpoints need torch and run on ``device``. Raises ``CheckpointInvalid``
-    in one line if the model is missing, damaged or does not fit.
+    Artifacts run on the CPU alone; checkpoints need torch and run on ``device`` (``auto``: the GPU, if any).
+    Raises ``CheckpointInvalid`` in one line if the model is missing, damaged or does not fit.
     """
     folder = _folder(name_or_path)
     if (folder / DESCRIPTION).is_file():
-        if device != "cpu":
+        if device not in ("auto", "cpu"):
             raise CheckpointInvalid(f"{name_or_path} is an exported model and runs on cpu, not on {device}")
         from model.openvino_captioner import load_openvino
 
@@ -38,7 +38,13 @@ def load_captioner(
         raise CheckpointInvalid(
             f"{folder} is a training checkpoint: install 'captionfleet[train]'"
         ) from error
-    return load_torch(folder, device, threads)
+    return load_torch(folder, _best_device() if device == "auto" else device, threads)
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _folder(name_or_path: str) -> Path:

@@ -29,7 +29,7 @@ from model.objectives import cross_entropy_loss, self_critical_loss
 from model.progress import Progress, console_progress
 from model.sampling import draw
 from model.tokenizer import END, Tokenizer
-from model.training_data import Split, batches, make_split, plain_batches
+from model.training_data import Split, batches, make_split, plain_batches, usable
 from model.training_state import TrainingState, average_of, restore_state, save_state
 
 _DEV_BATCH = 64
@@ -87,6 +87,9 @@ def _prepare(
 ) -> _Run:
     texts = [text for photo in photos if photo.split == "train" for text in photo.captions]
     tokenizer = Tokenizer.build(texts, settings.tokenizer.min_count)
+    for split in ("train", "dev"):
+        if not any(usable(photo, tokenizer) for photo in photos if photo.split == split):
+            raise TrainingError(f"{captions}: {split} has no caption of three or more words")
     features = feature_table(
         images,
         [photo.name for photo in photos],
@@ -96,8 +99,6 @@ def _prepare(
         on_progress=lambda done, total: report(Progress("features", done, total)),
     )
     train_split, dev = (make_split(features, photos, split, tokenizer) for split in ("train", "dev"))
-    if not len(train_split) or not len(dev):
-        raise TrainingError(f"{captions}: no caption of three or more known words in train or dev")
     identity = json.dumps([dataclasses.asdict(settings), tokenizer.vocabulary, [p.name for p in photos]])
     notes = _notes(images, captions, config, output, train_split, dev)
     digest = hashlib.sha256(identity.encode()).hexdigest()
@@ -207,7 +208,7 @@ def _critical_steps(run: _Run, state: TrainingState, epoch: int, order: random.R
             for image, drawn in zip(batch.numbers, samples, strict=True)
         ]
         loss = self_critical_loss(state.network, batch, samples, torch.tensor(scores), config, length)
-        rate = _rate(config.learning_rate, past + number, config.epochs * count, 20)
+        rate = _rate(config.learning_rate, past + number, config.decay_epochs * count, 20)
         _advance(state, loss, rate, config.average)
         mean = sum(map(sum, scores)) / (len(scores) * config.samples)
         run.report(Progress(f"epoch {epoch}", number + 1, count, f"reward {mean:.3f}"))

@@ -34,11 +34,16 @@ class Split:
         return len(self.rows)
 
 
+def usable(photo: CaptionedImage, tokenizer: Tokenizer) -> list[list[int]]:
+    """Return the token ids of a photo's captions that are long enough to train on."""
+    return [ids for ids in map(tokenizer.encode, photo.captions) if len(ids) >= MIN_WORDS]
+
+
 def make_split(features: Features, photos: list[CaptionedImage], split: str, tokenizer: Tokenizer) -> Split:
     """Collect the photos of a split that have at least one usable caption."""
     rows, captions = [], []
     for number, photo in enumerate(photos):
-        tokens = [ids for ids in map(tokenizer.encode, photo.captions) if len(ids) >= MIN_WORDS]
+        tokens = usable(photo, tokenizer)
         if photo.split == split and tokens:
             rows.append(number)
             captions.append(tokens)

