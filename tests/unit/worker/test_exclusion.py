@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 import time
@@ -32,7 +33,7 @@ def test_nobody_is_beside_who_is_alone() -> None:
                     alone.remove(number)
                 inside.discard(number)
 
-    threads = [in_thread(lambda n=n: run(n, n % 4 == 0)) for n in range(12)]
+    threads = [in_thread(functools.partial(run, n, n % 4 == 0)) for n in range(12)]
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
