@@ -43,7 +43,7 @@ def feature_table(
         np.lib.format.open_memmap(table, mode="w+", dtype=np.float16, shape=shape).flush()
     if done < len(names):
         paths = [images / name for name in names]
-        _fill(table, progress, identity, compiled_encoder(encoder), encoder.size, paths, done, on_progress)
+        _fill(table, progress, identity, encoder, paths, done, on_progress)
     found: Features = np.load(table, mmap_mode="r")
     return found
 
@@ -64,16 +64,17 @@ def _fill(
     table: Path,
     progress: Path,
     identity: str,
-    encode: Encode,
-    size: int,
+    encoder: EfficientNetLite0,
     paths: list[Path],
     done: int,
     on_progress: Callable[[int, int], None],
 ) -> None:
     rows = np.lib.format.open_memmap(table, mode="r+")
+    encode: Encode | None = None  # compiled once the first photos could be read
     for start in range(done, len(paths), _MICRO_BATCH):
         batch = paths[start : start + _MICRO_BATCH]
-        pixels = np.stack([_read(path, size) for path in batch])
+        pixels = np.stack([_read(path, encoder.size) for path in batch])
+        encode = encode or compiled_encoder(encoder)
         for view in range(rows.shape[1]):
             rows[start : start + len(batch), view] = encode(pixels[:, :, ::-1] if view else pixels)
         finished = start + len(batch)

@@ -29,7 +29,7 @@ decoder_layers = 2
 max_length = 50
 dropout = 0.1
 [cross_entropy]
-epochs = 12
+epochs = 20
 batch_images = 8
 captions_per_image = 3
 learning_rate = 5e-3
@@ -82,6 +82,14 @@ def make_world(folder: Path, train: int = 40, dev: int = 8) -> World:
     config = folder / "tiny.toml"
     config.write_text(CONFIG)
     return World(images, folder / "captions.csv", config)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """On a busy machine torch's threads wait for each other far longer than these tiny networks take."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

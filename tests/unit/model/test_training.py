@@ -28,25 +28,23 @@ def _log(output: Path) -> list[dict[str, str]]:
 
 def test_it_learns_what_the_pictures_show(trained: Path) -> None:
     log = _log(trained)
-    assert [row["phase"] for row in log] == ["cross_entropy"] * 12 + ["self_critical"]
-    assert float(log[11]["train_loss"]) < 0.6 * float(log[0]["train_loss"])
-    assert max(float(row["dev_cider_d"]) for row in log) > 1.0
+    assert [row["phase"] for row in log] == ["cross_entropy"] * 20 + ["self_critical"]
+    assert float(log[19]["train_loss"]) < 0.6 * float(log[0]["train_loss"])
+    assert max(float(row["dev_cider_d"]) for row in log) > 3.0
 
 
-@pytest.mark.parametrize("killed_in", ["epoch 3", "epoch 13"])
-def test_a_killed_run_goes_on_with_the_same_curve(
-    world: World, trained: Path, tmp_path: Path, killed_in: str
-) -> None:
+def test_a_killed_run_goes_on_with_the_same_curve(world: World, trained: Path, tmp_path: Path) -> None:
     for name in ("features.npy", "features.json"):
         shutil.copy(trained / name, tmp_path)
+    for killed_in in (19, 21):  # one in each phase
 
-    def kill(progress: Progress) -> None:
-        if progress.stage == killed_in and progress.done == 2:
-            raise Killed
+        def kill(progress: Progress, stage: str = f"epoch {killed_in}") -> None:
+            if progress.stage == stage and progress.done == 2:
+                raise Killed
 
-    with pytest.raises(Killed):
-        train(world.images, world.captions, str(world.config), tmp_path, on_progress=kill)
-    assert len(_log(tmp_path)) == int(killed_in.split()[1]) - 1
+        with pytest.raises(Killed):
+            train(world.images, world.captions, str(world.config), tmp_path, on_progress=kill)
+        assert len(_log(tmp_path)) == killed_in - 1
     train(world.images, world.captions, str(world.config), tmp_path, on_progress=lambda _: None)
     assert _log(tmp_path) == _log(trained)
     ours, theirs = (load_file(run / "checkpoint/model.safetensors") for run in (tmp_path, trained))
