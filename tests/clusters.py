@@ -59,6 +59,10 @@ class Cluster:
             wait_until(lambda: self.alive() - before, 30, "the worker's row")
         return process
 
+    def wait_workers(self, count: int) -> None:
+        """Wait until so many workers serve, started side by side."""
+        wait_until(lambda: len(self.alive()) == count, 40, f"{count} workers")
+
     def alive(self) -> set[str]:
         """Ids of the workers seen lately."""
         return {worker.id for worker in self.services.store.workers.alive()} - {"ruler"}

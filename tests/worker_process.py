@@ -30,9 +30,9 @@ def parent() -> int:
 class Worker(child.WorkerProcess):
     """A worker process that has the configured fault once."""
 
-    def inject(self, fault: Path) -> None:
-        if fault.exists():
-            fault.unlink()
+    def inject(self, fault: str) -> None:
+        if fault and Path(fault).exists():
+            Path(fault).unlink()
             threading.Thread(target=self._stop_consuming, daemon=True).start()
 
     def _stop_consuming(self) -> None:
@@ -49,7 +49,7 @@ def work() -> int:
     child.end_with(sys.stdin.buffer)
     captioner = ColourCaptioner(**json.loads(os.environ.get("CAPTIONER", "{}")))
     worker = Worker(settings, given["model"], grace_s=float(os.environ.get("GRACE", "25")))
-    worker.inject(Path(os.environ.get("FAULT", "/nonexistent")))
+    worker.inject(os.environ.get("FAULT", ""))
     try:
         return worker.run(lambda _settings, _model: captioner)
     except StartupError as error:

@@ -34,7 +34,8 @@ def in_hand(cluster: Cluster, job_id: str) -> list[Any]:
 
 def test_a_killed_worker_then_an_emptied_redis(cluster: Cluster) -> None:
     """The worker that stays captions everything: what the other had in hand, and what no message names."""
-    doomed, _ = cluster.worker(**SLOW), cluster.worker(**SLOW)
+    doomed, _ = cluster.worker(**SLOW, wait=False), cluster.worker(**SLOW, wait=False)
+    cluster.wait_workers(2)
     job_id = cluster.pictures(400)
     cluster.wait_done(job_id, 50)
     doomed.kill()

@@ -26,7 +26,8 @@ def cluster(redis_server: Redis, postgres: Postgres, postgres_url: str, s3: S3) 
 
 def test_two_workers_share_a_job(cluster: Cluster) -> None:
     for name in ("colours-a", "colours-b"):
-        cluster.worker(name=name, seconds_per_batch=0.05)
+        cluster.worker(name=name, seconds_per_batch=0.05, wait=False)
+    cluster.wait_workers(2)
     job_id = cluster.pictures(300)
     cluster.finish(job_id)
     cluster.assert_all_captioned(job_id)
@@ -62,8 +63,9 @@ def test_sigterm_finishes_what_is_in_hand(cluster: Cluster) -> None:
 
 
 def test_sigquit_hands_back_at_once(cluster: Cluster) -> None:
-    worker = cluster.worker(seconds_per_batch=3)
-    other = cluster.worker(seconds_per_batch=0.01, wait=True)
+    worker = cluster.worker(seconds_per_batch=3, wait=False)
+    other = cluster.worker(seconds_per_batch=0.01, wait=False)
+    cluster.wait_workers(2)
     other.pause()
     job_id = cluster.pictures(64)
     wait_until(lambda: any(chunk.state == "leased" for chunk in cluster.chunks(job_id)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,11 +87,11 @@ def test_a_model_that_cannot_be_loaded_is_said_and_kept_visible(
         assert running.error.code == "checkpoint_invalid"
 
 
-def test_the_shipped_model_loads() -> None:
-    captioner = load_model(Settings(data_dir="/nonexistent", models=("small",)), "small")
+def test_the_shipped_model_loads(tmp_path: Path) -> None:
+    captioner = load_model(Settings(data_dir=tmp_path), "small")
     assert captioner.device == "cpu"
     with pytest.raises(StartupError, match="cuda") as refusal:
-        load_model(Settings(device="cuda"), "small")
+        load_model(Settings(data_dir=tmp_path, device="cuda"), "small")
     assert refusal.value.code == "checkpoint_invalid"
 
 

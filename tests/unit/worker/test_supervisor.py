@@ -1,0 +1,72 @@
+"""The parent of the working process: what it starts again, what it passes on, what it returns."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import StartupError
+from jobs.settings import Settings
+from tests.processes import Process, wait_until
+from worker.main import run_worker
+
+ROOT = Path(__file__).parents[3]
+
+PARENT = """
+import logging, sys
+from worker.main import Supervisor
+logging.basicConfig()
+sys.exit(Supervisor([sys.executable, "-c", sys.argv[1]], b"orders\\n").run())
+"""
+READ = "import sys; print('got', sys.stdin.readline().strip(), flush=True)\n"
+
+
+def parent_of(child: str) -> Process:
+    process = Process([sys.executable, "-c", PARENT, READ + child], folder=ROOT)
+    process.start()
+    return process
+
+
+def test_a_dead_child_is_started_again_after_growing_pauses() -> None:
+    parent = parent_of("import os; os.abort()")
+    wait_until(lambda: parent.output.count("got orders") == 3)
+    assert "status -6; starting it again in 0.5 s" in parent.output
+    assert "status -6; starting it again in 1 s" in parent.output
+    assert parent.stop() == 0, "it ends while it waits"
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_child_that_ends_on_purpose_ends_its_parent(status: int) -> None:
+    parent = parent_of(f"sys.exit({status})")
+    assert parent.wait(20) == status
+    assert parent.output.count("got orders") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_signals_are_passed_on(number: signal.Signals) -> None:
+    listening = (
+        "import signal, time\n"
+        f"signal.signal({number.value}, lambda *_: sys.exit(7))\n"
+        "print('listening', flush=True)\n"
+        "time.sleep(60)"
+    )
+    parent = parent_of(listening)
+    wait_until(lambda: "listening" in parent.output)
+    assert parent.stop(number) == 7, "what the child made of it counts"
+
+
+def test_a_child_that_was_not_listening_yet_counts_as_stopped() -> None:
+    parent = parent_of("import time; time.sleep(60)")
+    wait_until(lambda: "got orders" in parent.output)
+    assert parent.stop(signal.SIGTERM) == 0
+
+
+def test_settings_that_do_not_fit_a_worker_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="REDIS_URL is not set"):
+        run_worker(Settings(data_dir=tmp_path))
+    distributed = Settings(redis_url="redis://h", database_url="postgresql://h/d", bucket="b")
+    with pytest.raises(StartupError, match="has no 'large'; it has: small"):
+        run_worker(distributed, "large")
