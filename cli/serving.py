@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 from cli.embedded import upgrade
@@ -14,7 +18,10 @@ if TYPE_CHECKING:
     from jobs.services import Services
     from worker.embedded import EmbeddedWorker
 
+log = logging.getLogger(__name__)
+
 LOAD_S = 90.0
+_PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedServer:
@@ -42,6 +49,7 @@ class EmbeddedServer:
         from jobs.services import build_services
         from worker.embedded import EmbeddedWorker
 
+        _die_with_parent()
         services = build_services(self._settings)
         upgrade(services.store.database)
         _require_key(services)
@@ -63,7 +71,17 @@ class EmbeddedServer:
 
     def _stop(self) -> None:
         if self._worker is not None:
+            log.info("stopping: chunks in hand are finished or handed back, which can take some seconds")
             self._worker.stop()
+
+
+def _die_with_parent() -> None:
+    """End at once when the process that was started by hand is killed: else the data folder stays in use.
+
+    Nothing is lost by it. Where the system cannot do this (macOS), gunicorn notices within seconds instead.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _require_key(services: Services) -> None:

@@ -62,18 +62,23 @@ class Intake:
         grants = self._store.keys.grants(owner)
         for reference in references:
             bucket, key = split_uri(reference.s3_uri)
-            self._check_grant(grants, bucket, key)
+            self._check_grant(owner, grants, bucket, key)
             name = PurePosixPath(key).name or key
             yield NewItem(name=name, custom_id=reference.custom_id or name, source=reference.s3_uri)
 
     def check_source(self, owner: str, s3_uri: str) -> None:
         """Raise ``RequestError`` forbidden where an owner's grants no longer hold an item's source."""
-        self._check_grant(self._store.keys.grants(owner), *split_uri(s3_uri))
+        self._check_grant(owner, self._store.keys.grants(owner), *split_uri(s3_uri))
 
-    def _check_grant(self, grants: list[Grant], bucket: str, key: str) -> None:
-        granted = any(grant.bucket == bucket and key.startswith(grant.prefix) for grant in grants)
-        if not granted or bucket == self._settings.bucket:
-            raise RequestError("forbidden", f"s3://{bucket}/{key} is not under a prefix granted to you")
+    def _check_grant(self, owner: str, grants: list[Grant], bucket: str, key: str) -> None:
+        if bucket == self._settings.bucket:
+            raise RequestError("forbidden", f"s3://{bucket} is this service's own bucket; no job may name it")
+        if not any(grant.bucket == bucket and key.startswith(grant.prefix) for grant in grants):
+            raise RequestError(
+                "forbidden",
+                f"s3://{bucket}/{key} is not under a prefix granted to you; an operator grants one with "
+                f"`captionfleet keys grant {owner} s3://{bucket}/…`",
+            )
 
     def _counted(self, items: Iterable[NewItem]) -> Iterator[NewItem]:
         for count, item in enumerate(items, start=1):

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ NETWORK_FILE_SYSTEMS = {
     "fuse.s3fs",
     "glusterfs",
 }
+LOCK_PATIENCE_S = 1.0
 _WRITES = "captionfleet_writes"
 
 
@@ -190,7 +192,7 @@ def _take_lock(path: Path) -> IO[str]:
         except OSError as error:
             raise StartupError("configuration_invalid", f"CAPTIONFLEET_DATA_DIR: {error}") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_within(lock, LOCK_PATIENCE_S)
         except OSError as error:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
@@ -203,3 +205,16 @@ def _take_lock(path: Path) -> IO[str]:
         lock.write(f"process {os.getpid()}\n")
         lock.flush()
         return lock
+
+
+def _lock_within(lock: IO[str], seconds: float) -> None:
+    """Lock a file; a process that was just killed may still be about to let go of it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)

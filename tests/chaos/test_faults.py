@@ -99,7 +99,7 @@ def test_an_image_that_kills_its_worker_fails_alone(cluster: Cluster) -> None:
 
 
 def test_three_spot_losses_in_a_row_fail_nobody(cluster: Cluster) -> None:
-    job_id = cluster.pictures(4, chunk=2)
+    job_id = cluster.pictures(2, chunk=2)
     for _ in range(3):
         worker = cluster.worker(seconds_per_batch=60)
         wait_until(lambda: in_hand(cluster, job_id), RECOVERY_S, "a claim")
