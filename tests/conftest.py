@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A run started in the background ignores these, and would hand that on to the processes whose stopping it tests.
+# A run in the background ignores these, and would hand that on to the processes whose stopping it tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(_number, signal.SIG_DFL)
