@@ -56,7 +56,7 @@ class Cluster:
         before = self.alive() if wait else set()
         process.start()
         if wait:
-            wait_until(lambda: self.alive() - before, 30, "the worker's row")
+            wait_until(lambda: self.alive() - before, 90, "the worker's row")
         return process
 
     def wait_workers(self, count: int) -> None:
