@@ -22,7 +22,7 @@ from worker.vital import EXIT_STARTUP
 
 
 def parent() -> int:
-    logging.basicConfig(level="INFO", format="parent %(levelname)s %(message)s")
+    logging.basicConfig(level="INFO", format="%(asctime)s parent %(levelname)s %(message)s")
     command = [sys.executable, "-m", "tests.worker_process", "child"]
     return Supervisor(command, orders(load_settings(), "small")).run()
 
@@ -45,7 +45,9 @@ class Worker(child.WorkerProcess):
 def work() -> int:
     given = json.loads(sys.stdin.buffer.readline())
     settings = Settings(**given["settings"])
-    logging.basicConfig(level="INFO", format=f"child {os.getpid()} %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level="INFO", format=f"%(asctime)s child {os.getpid()} %(levelname)s %(name)s %(message)s"
+    )
     child.end_with(sys.stdin.buffer)
     captioner = ColourCaptioner(**json.loads(os.environ.get("CAPTIONER", "{}")))
     worker = Worker(settings, given["model"], grace_s=float(os.environ.get("GRACE", "25")))

@@ -38,6 +38,7 @@ def test_a_killed_worker_then_an_emptied_redis(cluster: Cluster) -> None:
     cluster.wait_workers(2)
     job_id = cluster.pictures(400)
     cluster.wait_done(job_id, 50)
+    wait_until(lambda: len({chunk.owner for chunk in in_hand(cluster, job_id)}) == 2, what="both at work")
     doomed.kill()
     cluster.wait_done(job_id, 150)
     redis_of(cluster).flushall()
@@ -47,11 +48,11 @@ def test_a_killed_worker_then_an_emptied_redis(cluster: Cluster) -> None:
 
 
 def test_a_redis_that_restarts_empty(cluster: Cluster) -> None:
-    cluster.worker(**SLOW)
+    worker = cluster.worker(**SLOW)
     job_id = cluster.pictures(200)
     cluster.wait_done(job_id, 20)
     cluster.redis.kill()
-    cluster.wait_done(job_id, 40)
+    wait_until(lambda: "Connection to broker lost" in worker.output)
     cluster.redis.start()
     cluster.finish(job_id, RECOVERY_S)
     cluster.assert_all_captioned(job_id)
