@@ -94,7 +94,11 @@ class Settings(BaseSettings):
 
     # The worker
     concurrency: int = _named(
-        "CAPTIONFLEET_CONCURRENCY", 4, "Chunks a worker has in hand at once.", ge=1, le=64
+        "CAPTIONFLEET_CONCURRENCY",
+        4,
+        "Chunks of large jobs a worker has in hand at once, and as many of small ones.",
+        ge=1,
+        le=64,
     )
     decode_processes: int = _named(
         "CAPTIONFLEET_DECODE_PROCESSES", 2, "Child processes that decode images.", ge=1, le=64
