@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, update
 
 from jobs.ids import new_id
 from jobs.records import JobSpec, Priority
@@ -18,6 +18,8 @@ from jobs.store.database import open_database
 from jobs.store.schema import upgrade
 from jobs.store.submit import NewItem, NewJob
 from jobs.tables import ChunkRow
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=1)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -40,7 +42,6 @@ def new_job(
     images: int,
     *,
     owner: str = "ann",
-    rate: float | None = None,
     priority: Priority = Priority.NORMAL,
 ) -> str:
     """Insert a job of ``images`` uploads; return its id."""
@@ -62,15 +63,21 @@ def captioned(held: Claim, text: str = "a dog runs") -> ChunkResult:
     return ChunkResult(held, [ItemResult(i.position, ((text, -0.5),), model="m-1") for i in held.items])
 
 
+def change_chunks(store: Store, job_id: str, *which: ColumnElement[bool], **values: object) -> None:
+    """Write into a job's chunks what time alone would bring about."""
+    with store.database.write() as connection:
+        connection.execute(update(ChunkRow).where(ChunkRow.job_id == job_id, *which).values(**values))
+
+
 def age_leases(store: Store, job_id: str) -> None:
     """Make every lease of a job end in the past, as a worker's death and half a minute would."""
-    past = datetime.now(UTC) - timedelta(seconds=5)
-    with store.database.write() as connection:
-        connection.execute(
-            update(ChunkRow)
-            .where(ChunkRow.job_id == job_id, ChunkRow.state == "leased")
-            .values(lease_until=past)
-        )
+    change_chunks(store, job_id, ChunkRow.state == "leased", lease_until=LONG_AGO)
+
+
+def lose(store: Store, job_id: str) -> None:
+    """Let the leases of a job end and be recovered: their workers are dead."""
+    age_leases(store, job_id)
+    store.sweeps.recover_leases()
 
 
 def run_to_end(store: Store, job_id: str, owner: str = "ann") -> None:

@@ -13,7 +13,17 @@ from jobs.store import Store
 from jobs.store.chunks import ChunkResult, Claim, ItemResult
 from jobs.store.window import SMALLEST_WINDOW
 from jobs.tables import ChunkRow, ItemRow, JobRow
-from tests.contract.stores import age_leases, captioned, claim, new_job, run_to_end, store
+from tests.contract.stores import (
+    LONG_AGO,
+    age_leases,
+    captioned,
+    change_chunks,
+    claim,
+    lose,
+    new_job,
+    run_to_end,
+    store,
+)
 
 __all__ = ["store"]
 
@@ -210,23 +220,15 @@ def test_failed_items_are_counted_and_only_they_are_retried(store: Store) -> Non
 def test_a_transient_failure_waits_and_comes_back(store: Store) -> None:
     job_id = new_job(store, 3)
     held = claim(store, job_id, 0)
-    assert store.chunks.postpone(held, 60)
-    assert not store.chunks.postpone(held, 60)
-    assert store.chunks.claim(job_id, 0, "w1", 30, 2) is None
-    assert store.sweeps.due_retries() == []
-    again = claim_after_postponing(store, job_id)
-    assert again.failures == 2
-
-
-def claim_after_postponing(store: Store, job_id: str) -> Claim:
-    with store.database.write() as connection:
-        from sqlalchemy import update
-
-        connection.execute(update(ChunkRow).where(ChunkRow.job_id == job_id).values(not_before=None))
-    held = claim(store, job_id, 0)
-    store.chunks.postpone(held, -1)
-    assert [message.chunk for message in store.sweeps.due_retries()] == [0]
-    return claim(store, job_id, 0)
+    for failures in (1, 2):
+        assert store.chunks.postpone(held, 60)
+        assert not store.chunks.postpone(held, 60)
+        assert store.chunks.claim(job_id, 0, "w1", 30, 2) is None
+        assert store.sweeps.due_retries() == []
+        change_chunks(store, job_id, not_before=LONG_AGO)
+        assert [message.chunk for message in store.sweeps.due_retries()] == [0]
+        held = claim(store, job_id, 0)
+        assert held.failures == failures
 
 
 def test_a_shutdown_hands_back_uncounted(store: Store) -> None:
@@ -242,15 +244,13 @@ def test_three_lost_leases_fail_no_good_image_and_the_third_run_is_alone(store: 
     job_id = new_job(store, 3)
     for _ in range(2):
         claim(store, job_id, 0)
-        age_leases(store, job_id)
-        store.sweeps.recover_leases()
+        lose(store, job_id)
     # The chunk was split: each image now runs alone in its process.
     assert store.chunks.claim(job_id, 0, "w1", 30, 2) is None
     held = claim(store, job_id, 1)
     assert held.alone
     assert len(held.items) == 1
-    age_leases(store, job_id)  # the third loss, before the image ran
-    store.sweeps.recover_leases()
+    lose(store, job_id)  # the third time, before the image ran
     for number in (1, 2, 3):
         store.chunks.record([captioned(claim(store, job_id, number))])
     job, _ = store.jobs.get("ann", job_id)
@@ -262,13 +262,11 @@ def test_an_image_that_kills_its_process_twice_alone_fails_and_only_it(store: St
     job_id = new_job(store, 3)
     for _ in range(2):
         claim(store, job_id, 0)
-        age_leases(store, job_id)
-        store.sweeps.recover_leases()
+        lose(store, job_id)
     for _ in range(2):
         held = claim(store, job_id, 2)
         assert store.chunks.mark_alone(held)
-        age_leases(store, job_id)
-        store.sweeps.recover_leases()
+        lose(store, job_id)
     for number in (1, 3):
         store.chunks.record([captioned(claim(store, job_id, number))])
     job, _ = store.jobs.get("ann", job_id)
@@ -282,13 +280,7 @@ def test_an_image_that_kills_its_process_twice_alone_fails_and_only_it(store: St
 def test_lost_messages_are_found_after_a_while(store: Store) -> None:
     job_id = new_job(store, 64)
     assert store.sweeps.unclaimed() == []  # noticed now
-    with store.database.write() as connection:
-        from datetime import UTC, datetime, timedelta
-
-        from sqlalchemy import update
-
-        past = datetime.now(UTC) - timedelta(seconds=20)
-        connection.execute(update(ChunkRow).where(ChunkRow.noticed_at.is_not(None)).values(noticed_at=past))
+    change_chunks(store, job_id, ChunkRow.noticed_at.is_not(None), noticed_at=LONG_AGO)
     lost = store.sweeps.unclaimed()
     assert [(m.job_id, m.chunk, m.queue) for m in lost] == [
         (job_id, 0, "captionfleet.small"),
