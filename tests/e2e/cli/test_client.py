@@ -70,6 +70,9 @@ def test_what_the_server_refuses_is_one_line(server: Server, tmp_path: Path) -> 
     manifest.write_text("s3_uri\ns3://bucket/a.jpg\n")
     ran = server.run("submit", manifest)
     assert ran.status == 1
-    assert ran.error == "line 2: s3://bucket/a.jpg is not under a prefix granted to you (forbidden)"
+    assert ran.error == (
+        "line 2: s3://bucket/a.jpg is not under a prefix granted to you; an operator grants one with "
+        "`captionfleet keys grant local s3://bucket/…` (forbidden)"
+    )
     photos = _photos(tmp_path / "photos", 1)
     assert server.run("submit", photos, "--model", "huge").complaints.endswith("(model_not_available)\n")
