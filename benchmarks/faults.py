@@ -1,7 +1,7 @@
 """A bulk job through real Redis, PostgreSQL and S3 with two workers, and what a fault in the middle costs.
 
-``python -m benchmarks.faults FOLDER`` captions the folder three times: undisturbed, with Redis flushed at a
-third, with one worker killed by SIGKILL at a third. Each run ends with a check of every item.
+``python -m benchmarks.faults FOLDER`` captions the folder three times: undisturbed; with Redis flushed in the
+middle; with one worker killed by SIGKILL and then Redis flushed. Each run ends with a check of every item.
 """
 
 from __future__ import annotations
@@ -100,8 +100,11 @@ def flush_redis(fleet: Fleet) -> None:
         client.flushall()
 
 
-def nothing(_fleet: Fleet) -> None:
-    """Leave the run undisturbed."""
+RUNS: dict[str, tuple[Callable[[Fleet], None], ...]] = {
+    "none": (),
+    "Redis flushed": (flush_redis,),
+    "killed, then flushed": (kill_a_worker, flush_redis),
+}
 
 
 @dataclass
@@ -117,23 +120,24 @@ class Run:
     missing: int
 
 
-def run(fleet: Fleet, folder: Path, name: str, fault: Callable[[Fleet], None]) -> Run:
-    """Submit a folder as one job, inject the fault at a third, wait for the end and check every item."""
+def run(fleet: Fleet, folder: Path, name: str) -> Run:
+    """Submit a folder as one job, inject its faults evenly spread, wait for the end and check every item."""
+    faults = RUNS[name]
     job_id = fleet.command("submit", str(folder), "--json")
     job_id = json.loads(job_id)["id"]
     total = fleet.job(job_id)["counts"]["total"]
     wait_until(lambda: _done(fleet, job_id) > 0, 60, "the first caption")
     started = changed = time.monotonic()
     first = last = _done(fleet, job_id)
-    injected, gap = False, 0.0
+    injected, gap = 0, 0.0
     while last < total:
         time.sleep(0.1)
         now, done = time.monotonic(), _done(fleet, job_id)
         if done != last:
             gap, changed, last = max(gap, now - changed), now, done
-        if not injected and done >= total / 3:
-            fault(fleet)
-            injected = True
+        if injected < len(faults) and done >= total * (injected + 1) / (len(faults) + 1):
+            faults[injected](fleet)
+            injected += 1
     seconds = time.monotonic() - started
     wait_until(lambda: fleet.job(job_id)["status"] == "completed", 30)
     counts = fleet.job(job_id)["counts"]
@@ -166,12 +170,8 @@ def main() -> None:
     print(describe_machine())
     print(f"{'fault':<22}{'seconds':>9}{'images/s':>10}{'longest gap s':>15}  counts, double, not final")
     with _selection(arguments.folder, arguments.images) as folder, running_fleet(arguments.workers) as fleet:
-        for name, fault in (
-            ("none", nothing),
-            ("Redis flushed", flush_redis),
-            ("worker killed", kill_a_worker),
-        ):
-            done = run(fleet, folder, name, fault)
+        for name in RUNS:
+            done = run(fleet, folder, name)
             print(
                 f"{done.fault:<22}{done.seconds:>9.1f}{done.images_per_second:>10.1f}{done.longest_gap:>15.1f}"
                 f"  {done.counts}, {done.doubles}, {done.missing}",
