@@ -57,7 +57,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python $(INPUTS)
 	@echo "Installing into $(VENV): a web framework, SQLite access, image decoders and a CPU run time (about 400 MB)"
-	@$(call install,-e . $(CLIENT))
+	@$(call install,-e '.[cpu]' $(CLIENT))
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python $(INPUTS)

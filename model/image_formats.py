@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 
-import pillow_heif
+import pi_heif
 from PIL import ImageFile, PngImagePlugin
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -25,9 +25,9 @@ from model.errors import UnsupportedImage
 # may be as long as Pillow allows all of them to be together (64 MiB).
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 # Only the picture itself is wanted; what is not parsed cannot be attacked.
-pillow_heif.options.THUMBNAILS = False
-pillow_heif.options.DEPTH_IMAGES = False
-pillow_heif.options.AUX_IMAGES = False
+pi_heif.options.THUMBNAILS = False
+pi_heif.options.DEPTH_IMAGES = False
+pi_heif.options.AUX_IMAGES = False
 
 _PREFIXES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -54,7 +54,7 @@ _OPENERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
     "TIFF": TiffImageFile,
     "WebP": WebPImageFile,
     "AVIF": AvifImageFile,
-    "HEIC": pillow_heif.HeifImageFile,
+    "HEIC": pi_heif.HeifImageFile,
 }
 SUPPORTED_FORMATS = tuple(_OPENERS)
 """Names of the formats that are read, for people."""

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 
-import pillow_heif
+import pi_heif
 from PIL import AvifImagePlugin, Image
 
 from model.captioner import Preprocessing
@@ -149,7 +149,7 @@ def _die_with(parent: int) -> None:
 def _tame_libraries(orders: Orders) -> None:
     """One thread each (the pool is the parallelism), our limit for pictures, no chatter about odd files."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    pillow_heif.options.DECODE_THREADS = 1
+    pi_heif.options.DECODE_THREADS = 1
     Image.MAX_IMAGE_PIXELS = orders.max_pixels
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
