@@ -16,6 +16,7 @@ from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.database import open_database
 from jobs.sweep import Sweep
+from jobs.urls import UrlGuard
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Services:
     queue: JobQueue
     intake: Intake
     sweep: Sweep
+    urls: UrlGuard
 
     def close(self) -> None:
         """Stop the sweep and let go of every connection."""
@@ -54,6 +56,7 @@ def build_services(settings: Settings) -> Services:
         queue=queue,
         intake=Intake(settings, store, queue),
         sweep=Sweep(store, objects, queue),
+        urls=UrlGuard(settings.trusted_hosts),
     )
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from jobs.addresses import Trusted
 from jobs.errors import StartupError
 
 MIB = 1024 * 1024
@@ -74,6 +75,12 @@ class Settings(BaseSettings):
         le=60,
     )
 
+    trusted_hosts: Annotated[tuple[str, ...], NoDecode] = _named(
+        "CAPTIONFLEET_TRUSTED_HOSTS",
+        (),
+        "Hosts, addresses and networks (10.1.0.0/16) that clients' URLs may name although not public.",
+    )
+
     # The model
     models: Annotated[tuple[str, ...], NoDecode] = _named(
         "CAPTIONFLEET_MODELS",
@@ -114,6 +121,11 @@ class Settings(BaseSettings):
     )
     max_failures: int = _named(
         "CAPTIONFLEET_MAX_FAILURES", 6, "Transient failures of a chunk before its images fail.", ge=1, le=100
+    )
+    alive_file: Path | None = _named(
+        "CAPTIONFLEET_ALIVE_FILE",
+        None,
+        "File a worker touches every 2 s while it consumes, for a container's health check.",
     )
     retention_days: float = _named("CAPTIONFLEET_RETENTION_DAYS", 30.0, "Days a finished job is kept.", gt=0)
     log_level: str = _named(
@@ -158,8 +170,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _split_models(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for key in ("CAPTIONFLEET_MODELS", "models"):
+    def _split_lists(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for key in ("CAPTIONFLEET_MODELS", "models", "CAPTIONFLEET_TRUSTED_HOSTS", "trusted_hosts"):
             if isinstance(values.get(key), str):
                 parts = tuple(part.strip() for part in values[key].split(",") if part.strip())
                 values = {**values, key: parts}
@@ -169,6 +181,10 @@ class Settings(BaseSettings):
     def _refuse_impossible(self) -> Self:
         if not self.models:
             raise ValueError("CAPTIONFLEET_MODELS names no model")
+        try:
+            Trusted.parse(self.trusted_hosts)
+        except ValueError as error:
+            raise ValueError(f"CAPTIONFLEET_TRUSTED_HOSTS: {error}") from error
         if self.redis_url and urlsplit(self.redis_url).scheme not in ("redis", "rediss"):
             raise ValueError("REDIS_URL must start with redis:// or rediss://")
         if self.redis_url and not (self.database_url or "").startswith("postgresql"):
