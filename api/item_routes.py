@@ -15,10 +15,10 @@ from pydantic import Field
 from api.answers import json_answer, retry_after, unless_known
 from api.cursors import item_cursor, read_item_cursor
 from api.headers import SANDBOX
-from api.image_types import IMAGE_TYPES, UNKNOWN
 from api.results import comma_separated, jsonl, whole_or_broken
 from api.routes import Answer, Call, NoQuery, Route
 from jobs.errors import ItemError, RequestError
+from jobs.image_types import IMAGE_TYPES, UNKNOWN
 from jobs.records import Body, Item, ItemPage, ItemStatus
 from jobs.store.jobs import UPLOAD
 

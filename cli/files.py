@@ -7,11 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cli.console import usage_error
-
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .tif .tiff .webp .avif .heic .heif .hif".split()
-)
-"""Endings of file names that count as images inside folders."""
+from jobs.image_types import SUFFIXES
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

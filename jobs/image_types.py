@@ -1,6 +1,13 @@
-"""What an image says it is in its first bytes; nothing is decoded."""
+"""What an image says it is, in its name or in its first bytes; nothing is decoded."""
 
 from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .tif .tiff .webp .avif .heic .heif .hif".split()
+)
+"""Endings of names that count as images in folders, archives and buckets."""
 
 HEAD_BYTES = 32
 UNKNOWN = "application/octet-stream"
@@ -30,3 +37,8 @@ def sniff(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], UNKNOWN)
     return next((kind for prefix, kind in _PREFIXES.items() if head.startswith(prefix)), UNKNOWN)
+
+
+def named_like_image(name: str) -> bool:
+    """Whether a file's name or an object's key ends like an image's."""
+    return PurePosixPath(name.lower()).suffix in SUFFIXES
