@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +54,16 @@ class _OpenVinoModel:
             ) from error
         self._memory = np.zeros((0, 0, 0, 0, 0), dtype=np.float32)
         self._past = np.zeros((0, 0, 0, 0), dtype=np.float32)
+        self._memories, self._pasts = _Buffers(), _Buffers()
         self._said = 0
 
     def see(self, images: Pixels) -> None:
         parts = [self._encode(images[at : at + _MICRO_BATCH]) for at in range(0, len(images), _MICRO_BATCH)]
-        self._memory = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+        self._memory = parts[0]
+        if len(parts) > 1:
+            layers, _, *rest = parts[0].shape
+            self._memory = self._memories.next((layers, len(images), *rest))
+            np.concatenate(parts, 1, out=self._memory)
 
     def _encode(self, images: Pixels) -> Floats:
         (memory,) = _infer(self._encoder, [np.ascontiguousarray(images)])
@@ -65,7 +71,7 @@ class _OpenVinoModel:
 
     def start(self, images: int, length: int) -> None:
         layers, _, heads, _, size = self._memory.shape
-        self._past = np.zeros((length, layers, images, heads * size), dtype=np.float32)
+        self._past = self._pasts.next((length, layers, images, heads * size))
         self._said = 0
 
     def step(self, tokens: Ids) -> NextWords:
@@ -81,11 +87,31 @@ class _OpenVinoModel:
         beams = self._past.shape[2] // kept
         rows = (images[:, None] * beams + parents).ravel()
         if len(images) < kept:
-            self._memory = np.take(self._memory, images, 1)
+            self._memory = self._memories.taken(self._memory, images, 1, len(self._memory))
         if len(rows) != self._past.shape[2] or (rows != np.arange(len(rows))).any():
-            fresh = np.empty((*self._past.shape[:2], len(rows), self._past.shape[3]), dtype=np.float32)
-            np.take(self._past[: self._said], rows, 2, out=fresh[: self._said])
-            self._past = fresh
+            self._past = self._pasts.taken(self._past, rows, 2, self._said)
+
+
+class _Buffers:
+    """Two blocks of memory that take turns: fresh memory for every step would cost more than the copying."""
+
+    def __init__(self) -> None:
+        self._blocks = [np.zeros(0, dtype=np.float32) for _ in range(2)]
+
+    def next(self, shape: tuple[int, ...]) -> Floats:
+        """Return an array that does not overlap the one before; what it holds is left over."""
+        self._blocks.reverse()
+        size = math.prod(shape)
+        if self._blocks[0].size < size:
+            self._blocks[0] = np.zeros(size, dtype=np.float32)
+        return self._blocks[0][:size].reshape(shape)
+
+    def taken(self, array: Floats, chosen: Ids, axis: int, count: int) -> Floats:
+        """Copy the ``chosen`` slices along ``axis`` of an array's first ``count`` entries."""
+        fresh = self.next((*array.shape[:axis], len(chosen), *array.shape[axis + 1 :]))
+        # Without "clip" NumPy writes into a buffer of its own first.
+        np.take(array[:count], chosen, axis, out=fresh[:count], mode="clip")
+        return fresh
 
 
 def _infer(request: ov.InferRequest, inputs: list[Any]) -> list[Any]:
