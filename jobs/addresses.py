@@ -22,6 +22,7 @@ TRANSLATED = ip_network("64:ff9b::/96")
 # All that is given out for global unicast (RFC 4291); the rest is local, multicast or not in use.
 GLOBAL_UNICAST = ip_network("2000::/3")
 REFUSED = (
+    ip_network("192.0.0.0/24"),  # Protocol assignments, among them metadata services.
     ip_network("2002::/16"),  # 6to4: carries an IPv4 address, which may be a private one.
     ip_network("3fff::/20"),  # Documentation (RFC 9637).
     ip_network("192.88.99.0/24"),  # 6to4 relays, no longer in use (RFC 7526).
