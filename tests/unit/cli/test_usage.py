@@ -79,7 +79,7 @@ def test_a_command_called_wrongly(run: Run, arguments: str, error: str) -> None:
             {},
             "num_captions is larger than options.num_beams",
         ),
-        ("train --images empty --captions list.csv", {}, "list.csv lacks the column(s) image"),
+        ("train --images empty --captions list.csv", {}, "list.csv lacks the column image"),
         ("evaluate --images no --captions list.csv", {}, "the image folder no does not exist"),
     ],
 )

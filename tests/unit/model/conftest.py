@@ -84,6 +84,14 @@ def make_world(folder: Path, train: int = 40, dev: int = 8) -> World:
     return World(images, folder / "captions.csv", config)
 
 
+def shorten(world: World, epochs: int) -> Path:
+    """Write beside a world's configuration one of a few epochs of cross-entropy alone; return its path."""
+    short = world.config.with_name("short.toml")
+    text = world.config.read_text().replace("epochs = 20", f"epochs = {epochs}")
+    short.write_text(text.replace("[self_critical]\nepochs = 1", "[self_critical]\nepochs = 0"))
+    return short
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """On a busy machine torch's threads wait for each other far longer than these tiny networks take."""
