@@ -27,11 +27,15 @@ def serve(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder for everything that is kept.", show_default="data")
     ] = None,
+    first_key: Annotated[
+        bool,
+        typer.Option("--first-key", help="Where keys are needed and there is none, make one and print it."),
+    ] = False,
 ) -> None:
     """Run API, web page and worker in one process; Ctrl-C stops it, the data stays."""
     from cli.serving import EmbeddedServer
 
-    EmbeddedServer(_settings(host=host, port=port, data_dir=data_dir)).run()
+    EmbeddedServer(_settings(host=host, port=port, data_dir=data_dir), first_key=first_key).run()
 
 
 def api(host: Host = None, port: Port = None) -> None:
@@ -60,18 +64,33 @@ def worker(
     raise typer.Exit(run_worker(settings, model=model))
 
 
-def migrate() -> None:
+def migrate(
+    create_bucket: Annotated[
+        bool, typer.Option("--create-bucket", help="Also make CAPTIONFLEET_BUCKET where there is none.")
+    ] = False,
+) -> None:
     """Bring the database's schema up to date."""
     from cli.embedded import upgrade
     from jobs.store import schema
     from jobs.store.database import open_database
 
-    database = open_database(_settings())
+    settings = _settings()
+    database = open_database(settings)
     try:
         upgrade(database)
     finally:
         database.close()
     say(f"The schema is up to date ({schema.HEAD}).")
+    if create_bucket:
+        _create_bucket(_distributed(settings, "captionfleet serve"))
+
+
+def _create_bucket(settings: Settings) -> None:
+    from jobs.objects.s3 import S3, S3Objects
+
+    bucket = settings.bucket or ""
+    made = S3Objects(S3(), bucket).create_bucket()
+    say(f"Made the bucket {bucket}." if made else f"The bucket {bucket} is there.")
 
 
 def _settings(**overrides: Any) -> Settings:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cli.embedded import upgrade
 from jobs.errors import StartupError
 from jobs.settings import Settings
+from jobs.store.keys import LOCAL_OWNER
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -27,8 +28,9 @@ _PR_SET_PDEATHSIG = 1
 class EmbeddedServer:
     """Makes the application in the process that serves it, and stops what works beside it."""
 
-    def __init__(self, settings: Settings, *, announce: bool = True) -> None:
+    def __init__(self, settings: Settings, *, announce: bool = True, first_key: bool = False) -> None:
         self._settings = settings
+        self._first_key = first_key
         self._announce = announce
         self._worker: EmbeddedWorker | None = None
 
@@ -52,7 +54,7 @@ class EmbeddedServer:
         _die_with_parent()
         services = build_services(self._settings)
         upgrade(services.store.database)
-        _require_key(services)
+        _require_key(services, make=self._first_key)
         self._worker = EmbeddedWorker(services)
         self._worker.start()
         self._worker.wait_loaded(LOAD_S)
@@ -84,11 +86,18 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _require_key(services: Services) -> None:
+def _require_key(services: Services, *, make: bool) -> None:
     settings = services.settings
-    if settings.keys_required and not services.store.keys.any_valid():
-        message = (
-            f"calls to CAPTIONFLEET_HOST={settings.host} need an API key and there is none in "
-            f"{settings.data_dir}: make one with `captionfleet keys create --owner NAME`"
-        )
-        raise StartupError("configuration_invalid", message)
+    if not settings.keys_required or services.store.keys.any_valid():
+        return
+    if make:
+        # The owner that jobs had without keys: they stay visible.
+        _, key = services.store.keys.create(LOCAL_OWNER, "first key")
+        print(f"The first API key, shown this once: {key}", flush=True)
+        return
+    message = (
+        f"calls to CAPTIONFLEET_HOST={settings.host} need an API key and there is none in "
+        f"{settings.data_dir}: make one with `captionfleet keys create --owner NAME`, or let "
+        "`captionfleet serve --first-key` make it"
+    )
+    raise StartupError("configuration_invalid", message)

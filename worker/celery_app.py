@@ -37,7 +37,7 @@ class CeleryConsumer:
     def __init__(self, settings: Settings, model: str, queue: JobQueue, run_chunk: RunChunk) -> None:
         self._fast, self._bulk = queue_name(model, fast=True), queue_name(model, fast=False)
         threads = settings.concurrency
-        self._watch = ConsumptionWatch(queue, {self._fast: threads, self._bulk: threads})
+        self._watch = ConsumptionWatch(queue, {self._fast: threads, self._bulk: threads}, settings.alive_file)
         app = celery_app(settings.redis_url or "")
         app.conf.update(
             # This process's flow control, not recovery: leases recover chunks.

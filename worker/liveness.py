@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.errors import BrokerUnavailable
 from jobs.queue import JobQueue
@@ -34,8 +35,9 @@ class ConsumptionWatch:
     After a broker's restart a consumer can be connected and never consume again; a new process does.
     """
 
-    def __init__(self, queue: JobQueue, threads: Mapping[str, int]) -> None:
-        """Watch the named queues, each served by so many threads."""
+    def __init__(self, queue: JobQueue, threads: Mapping[str, int], alive: Path | None = None) -> None:
+        """Watch the named queues, each served by so many threads; touch ``alive`` while all is well."""
+        self._alive = alive
         self._queue = queue
         self._lanes = {name: _Lane(limit) for name, limit in threads.items()}
         self._lock = threading.Lock()
@@ -71,6 +73,8 @@ class ConsumptionWatch:
                 silent = self._silent_s(name, lane)
                 if silent > SILENCE_S:
                     end_process(f"messages wait in {name} and none has arrived for {silent:.0f} s")
+            if self._alive is not None:
+                self._alive.touch()
 
     def _silent_s(self, name: str, lane: _Lane) -> float:
         """Return for how long messages have been waiting in vain."""

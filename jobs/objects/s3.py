@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PUT_THREADS = 8
 SPOOL_BYTES = 256 * 1024
 URL_SECONDS = 900
+DELETED_AT_ONCE = 1000
 _GONE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound", "NoSuchVersion"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 
@@ -87,6 +88,29 @@ class S3Objects:
         """Return a presigned URL that serves the object as ``content_type``."""
         return presigned(self._s3, self._bucket, key, content_type)
 
+    def upload_url(self, key: str, content_type: str, size: int, seconds: int) -> str | None:
+        """Return a presigned URL; S3 itself refuses another type or length than the signed ones."""
+        wanted = {"Bucket": self._bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
+        with _translated(item=False):
+            return self._s3.client.generate_presigned_url("put_object", Params=wanted, ExpiresIn=seconds)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the sizes of the objects under a prefix."""
+        pages = self._s3.client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        with _translated(item=False):
+            return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", ())}
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, a thousand at a time."""
+        with _translated(item=False):
+            for start in range(0, len(keys), DELETED_AT_ONCE):
+                self._delete([{"Key": key} for key in keys[start : start + DELETED_AT_ONCE]])
+
+    def _delete(self, keys: list[dict[str, str]]) -> None:
+        answer = self._s3.client.delete_objects(Bucket=self._bucket, Delete=cast(Any, {"Objects": keys}))
+        if answer.get("Errors"):
+            raise StorageUnavailable(f"objects cannot be deleted: {answer['Errors'][0]}")
+
     def delete_prefix(self, prefix: str) -> int:
         """Delete all objects under a prefix, a thousand at a time."""
         deleted = 0
@@ -97,15 +121,21 @@ class S3Objects:
             for page in pages:
                 keys = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
                 if keys:
-                    answer = self._s3.client.delete_objects(
-                        Bucket=self._bucket, Delete=cast(Any, {"Objects": keys})
-                    )
-                    if answer.get("Errors"):
-                        raise StorageUnavailable(
-                            f"objects under {prefix} cannot be deleted: {answer['Errors'][0]}"
-                        )
+                    self._delete(keys)
                     deleted += len(keys)
         return deleted
+
+    def create_bucket(self) -> bool:
+        """Make the bucket where there is none; return whether there was none."""
+        client = self._s3.client
+        with _translated(item=False):
+            if self._bucket in {bucket.get("Name") for bucket in client.list_buckets()["Buckets"]}:
+                return False
+            region = client.meta.region_name
+            # The one region that must not be named.
+            elsewhere: Any = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            client.create_bucket(Bucket=self._bucket, **({} if region == "us-east-1" else elsewhere))
+        return True
 
     def check(self) -> None:
         """Ask for the bucket."""

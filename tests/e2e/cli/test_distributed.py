@@ -19,7 +19,8 @@ def test_a_job_through_api_and_worker(postgres_url: str, redis_server: Redis, s3
     settings = s3.environment | {
         "DATABASE_URL": postgres_url,
         "REDIS_URL": redis_server.url,
-        "CAPTIONFLEET_BUCKET": s3.bucket,
+        "CAPTIONFLEET_BUCKET": f"{s3.bucket}-new",
+        "CAPTIONFLEET_ALIVE_FILE": str(tmp_path / "alive"),
         "CAPTIONFLEET_URL": f"http://127.0.0.1:{port}",
     }
 
@@ -29,7 +30,9 @@ def test_a_job_through_api_and_worker(postgres_url: str, redis_server: Redis, s3
     early = run("api")
     assert early.status == 2
     assert early.error.endswith("run `captionfleet migrate`")
-    assert run("migrate").status == 0
+    made, found = (run("migrate", "--create-bucket") for _ in range(2))
+    assert "Made the bucket" in made.complaints
+    assert "is there" in found.complaints
     source = s3.new_bucket()
     s3.client().put_object(Bucket=source, Key="in/a photo.jpg", Body=jpeg_bytes(1))
     made = run("keys", "create", "--owner", "ada", "--grant", f"s3://{source}/in/")
@@ -55,6 +58,7 @@ def test_a_job_through_api_and_worker(postgres_url: str, redis_server: Redis, s3
             assert item["custom_id"] == name
             assert item["caption"]
         assert run("submit", f"s3://{source}/out/b.jpg").error.endswith(" (forbidden)")
+        assert (tmp_path / "alive").exists()
         assert worker.stop(timeout=40) == 0
         assert api.stop(timeout=40) == 0
     finally:

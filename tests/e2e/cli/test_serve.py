@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -130,3 +131,14 @@ def test_other_machines_are_served_only_with_a_key() -> None:
     wait_until(lambda: httpx.get(models, headers=header).status_code == 401, 20, "the revocation")
     os.killpg(server.process.pid, signal.SIGHUP)
     assert server.process.wait(40) == 0
+
+
+def test_a_first_key_is_made_once_where_one_is_needed() -> None:
+    server = Server("--host", "0.0.0.0", "--first-key")
+    server.start()
+    (key,) = re.findall(r"The first API key, shown this once: (\S+)", server.process.output)
+    assert server.run("jobs", CAPTIONFLEET_API_KEY=key).status == 0
+    assert server.process.stop(timeout=40) == 0
+    server.start()
+    assert len(re.findall("first API key", server.process.output)) == 1
+    assert server.process.stop(timeout=40) == 0
