@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 PERIOD_S = 2.0
 TURN_S = 15.0
 RARELY = 30
+UPLOADS_AT_ONCE = 1000
 
 
 class Sweep:
@@ -80,6 +81,7 @@ class Sweep:
     def _remove_deleted(self) -> None:
         for job_id in self._store.sweeps.deleted_jobs():
             self._objects.delete_prefix(job_prefix(job_id))
+            self._objects.delete(self._store.uploads.of_job(job_id))
             while self._store.sweeps.delete_rows(job_id):
                 self._store.sweeps.take_turn(self._holder, TURN_S)
 
@@ -88,6 +90,10 @@ class Sweep:
         for job_id in self._store.sweeps.abandoned_uploads():
             self._objects.delete_prefix(job_prefix(job_id))
             self._store.submit.forget_upload(job_id)
+        while uploads := self._store.uploads.abandoned(UPLOADS_AT_ONCE):
+            self._objects.delete([upload.key for upload in uploads])
+            self._store.uploads.forget(uploads)
+            self._store.sweeps.take_turn(self._holder, TURN_S)
         self._store.sweeps.forget_old()
 
     def _run(self) -> None:

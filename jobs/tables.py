@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     Dialect,
     ForeignKey,
@@ -194,6 +195,36 @@ class UploadRow(Base):
     job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(64))
     heartbeat_at: Mapped[datetime]
+
+
+class DirectUploadRow(Base):
+    """A file that a client sends to the object store itself; a job takes it, or the sweep removes it."""
+
+    __tablename__ = "direct_uploads"
+
+    batch: Mapped[str] = mapped_column(String(40), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str]
+    content_type: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    # Of the token in an address of this service; S3 checks its addresses itself.
+    token_hash: Mapped[str | None] = mapped_column(String(64))
+    # Kept after the job's end, until the address has expired: what is sent there late must be found.
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    created_at: Mapped[datetime]
+    url_expires_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index(
+            "direct_uploads_by_job",
+            "job_id",
+            postgresql_where=text("job_id is not null"),
+            sqlite_where=text("job_id is not null"),
+        ),
+        Index("direct_uploads_expiring", "expires_at"),
+    )
 
 
 class IdempotencyRow(Base):

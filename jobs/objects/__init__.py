@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -55,6 +56,18 @@ class ObjectStore(Protocol):
 
     def url(self, key: str, content_type: str) -> str | None:
         """Return a short-lived URL a browser can fetch, or ``None`` where the API must serve the bytes."""
+        ...
+
+    def upload_url(self, key: str, content_type: str, size: int, seconds: int) -> str | None:
+        """Return a URL that takes one PUT of exactly this type and size, or ``None`` where the API must."""
+        ...
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the sizes of the objects directly under ``prefix`` (ends with ``/``), by key."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; one that is not there is no error."""
         ...
 
     def delete_prefix(self, prefix: str) -> int:

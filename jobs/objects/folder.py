@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import BinaryIO
 from jobs.errors import ItemCode, ItemError, StorageUnavailable
 
 FSYNC_THREADS = 8
+PART = ".part"
 
 
 class FolderObjects:
@@ -56,6 +57,30 @@ class FolderObjects:
     def url(self, key: str, content_type: str) -> str | None:
         """Return ``None``: the API serves the bytes."""
         return None
+
+    def upload_url(self, key: str, content_type: str, size: int, seconds: int) -> str | None:
+        """Return ``None``: the API takes the bytes."""
+        return None
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the sizes of a folder's objects; what is still being written is left out."""
+        folder = _path(self._root, prefix)
+        try:
+            entries = [entry for entry in folder.iterdir() if entry.is_file() and entry.suffix != PART]
+            return {f"{prefix}{entry.name}": entry.stat().st_size for entry in entries}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StorageUnavailable(f"{folder} cannot be read: {error}") from error
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete files, and their folder with the last of them."""
+        with _disk_errors():
+            for key in keys:
+                path = _path(self._root, key)
+                path.unlink(missing_ok=True)
+                if path.parent.is_dir() and not any(path.parent.iterdir()):
+                    path.parent.rmdir()
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete a folder of objects."""
@@ -131,7 +156,7 @@ class _FolderWriter:
     def __init__(self, batch: _FolderBatch, path: Path) -> None:
         self._batch = batch
         self._path = path
-        self._temporary = path.with_name(f"{path.name}.part")
+        self._temporary = path.with_name(f"{path.name}{PART}")
         self._file: BinaryIO = self._temporary.open("wb", buffering=0)
 
     def write(self, data: bytes) -> None:

@@ -8,6 +8,7 @@ from jobs.store.jobs import JobStore
 from jobs.store.keys import KeyStore
 from jobs.store.submit import SubmitStore
 from jobs.store.sweeps import SweepStore
+from jobs.store.uploads import UploadStore
 from jobs.store.workers import WorkerStore
 
 DAY_S = 86400
@@ -24,6 +25,7 @@ class Store:
         self.sweeps = SweepStore(database, retention_days * DAY_S)
         self.workers = WorkerStore(database)
         self.keys = KeyStore(database)
+        self.uploads = UploadStore(database)
 
     def close(self) -> None:
         """Close the database."""

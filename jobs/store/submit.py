@@ -14,6 +14,7 @@ from jobs.errors import ItemError, RequestError
 from jobs.queue import Message, queue_name
 from jobs.records import FAST_JOB_IMAGES, ItemStatus, JobSpec, JobStatus
 from jobs.store.database import Database
+from jobs.store.uploads import take_uploads
 from jobs.store.window import window_size
 from jobs.tables import ChunkRow, IdempotencyRow, ItemRow, JobRow, UploadRow, WorkerRow
 
@@ -38,6 +39,8 @@ class NewItem:
     sha256: str | None = None
     # Why it will never have a caption, where that is known before any worker sees it.
     error: ItemError | None = None
+    # The direct upload that the job takes.
+    upload_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,9 @@ class SubmitStore:
             total = failed = 0
             for batch in _slices(enumerate(items)):
                 failed += self._insert_items(connection, job.id, batch)
+                uploads = [item.upload_id for _, item in batch if item.upload_id]
+                if uploads:
+                    take_uploads(connection, self._database, job.owner, job.id, uploads)
                 total += len(batch)
             if total == 0:
                 raise RequestError("invalid_request", "the job has no images")
