@@ -90,9 +90,15 @@ class JobRow(Base):
         Index(
             "jobs_active",
             "owner",
-            "status",
-            postgresql_where=text("status in ('queued', 'running', 'canceling')"),
-            sqlite_where=text("status in ('queued', 'running', 'canceling')"),
+            "model",
+            postgresql_where=text("status in ('preparing', 'queued', 'running')"),
+            sqlite_where=text("status in ('preparing', 'queued', 'running')"),
+        ),
+        Index(
+            "jobs_canceling",
+            "id",
+            postgresql_where=text("status = 'canceling'"),
+            sqlite_where=text("status = 'canceling'"),
         ),
         Index(
             "jobs_expiring",
@@ -114,7 +120,9 @@ class ItemRow(Base):
 
     __tablename__ = "items"
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    # Not a foreign key: checking it once a row takes longer than the rest of a bulk insert together. Items are
+    # written under their job's row lock and removed before it.
+    job_id: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     status: Mapped[str] = mapped_column(String(16))
     name: Mapped[str]
@@ -136,7 +144,17 @@ class ItemRow(Base):
     error_message: Mapped[str | None]
     finished_at: Mapped[datetime | None]
 
-    __table_args__ = (Index("items_by_status", "job_id", "status", "position"),)
+    # Waiting items are found by their chunks, so a bulk insert need not feed this.
+    __table_args__ = (
+        Index(
+            "items_final",
+            "job_id",
+            "status",
+            "position",
+            postgresql_where=text("status <> 'queued'"),
+            sqlite_where=text("status <> 'queued'"),
+        ),
+    )
 
 
 class ChunkRow(Base):
@@ -179,12 +197,52 @@ class ChunkRow(Base):
             sqlite_where=text("state = 'open'"),
         ),
         Index(
+            "chunks_postponed",
+            "not_before",
+            postgresql_where=text("state = 'open' and not_before is not null"),
+            sqlite_where=text("state = 'open' and not_before is not null"),
+        ),
+        Index(
             "chunks_leased_by_job",
             "job_id",
             postgresql_where=text("state = 'leased'"),
             sqlite_where=text("state = 'leased'"),
         ),
     )
+
+
+class ExpansionRow(Base):
+    """What is still to become items of a job that is being prepared, and how far that is."""
+
+    __tablename__ = "expansions"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    # Which source turns parameters and cursor into items.
+    kind: Mapped[str] = mapped_column(String(16))
+    parameters: Mapped[dict[str, Any]]
+    cursor: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    # Position of the next item.
+    position: Mapped[int]
+    # Slices written: who writes the next one must know it, so that no slice is written twice.
+    slices: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]
+    holder: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+
+
+class CachedCaptionRow(Base):
+    """Which item has the caption of an image's bytes under a checkpoint and its options."""
+
+    __tablename__ = "cached_captions"
+
+    # Digest of owner, image bytes, checkpoint and resolved options.
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(String(40))
+    position: Mapped[int]
+
+    __table_args__ = (Index("cached_captions_by_job", "job_id"),)
 
 
 class UploadRow(Base):
