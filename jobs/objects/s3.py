@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from jobs.errors import ItemCode, ItemError, StorageUnavailable
+from jobs.objects.s3_reads import FastReads
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -28,18 +29,26 @@ class S3:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._client: S3Client | None = None
+        self._connected: tuple[S3Client, FastReads] | None = None
 
     @property
     def client(self) -> S3Client:
         """The client; raises ``StorageUnavailable`` where boto3 is not installed."""
+        return self._connect()[0]
+
+    def read(self, bucket: str, key: str, limit: int) -> bytes:
+        """Return an object's bytes; errors as ``ObjectStore.read``."""
+        client, reads = self._connect()
+        return reads.read(bucket, key, limit, lambda: _read(client, bucket, key, limit))
+
+    def _connect(self) -> tuple[S3Client, FastReads]:
         with self._lock:
-            if self._client is None:
-                self._client = _connect()
-            return self._client
+            if self._connected is None:
+                self._connected = _connect()
+            return self._connected
 
 
-def _connect() -> S3Client:
+def _connect() -> tuple[S3Client, FastReads]:
     try:
         import boto3
         from botocore.config import Config
@@ -59,7 +68,9 @@ def _connect() -> S3Client:
     )
     with _translated():
         # Not the session that boto3 shares: that one keeps the first credentials it ever saw.
-        return boto3.Session().client("s3", config=config)
+        session = boto3.Session()
+        client = session.client("s3", config=config)
+        return client, FastReads(session, client)
 
 
 class S3Objects:
@@ -77,7 +88,7 @@ class S3Objects:
 
     def read(self, key: str, limit: int) -> bytes:
         """Return an object's bytes."""
-        return read_object(self._s3, self._bucket, key, limit)
+        return self._s3.read(self._bucket, key, limit)
 
     def open(self, key: str) -> BinaryIO:
         """Open an object for streaming."""
@@ -143,10 +154,9 @@ class S3Objects:
             self._s3.client.head_bucket(Bucket=self._bucket)
 
 
-def read_object(s3: S3, bucket: str, key: str, limit: int) -> bytes:
-    """Return an object's bytes; errors as ``ObjectStore.read``."""
+def _read(client: S3Client, bucket: str, key: str, limit: int) -> bytes:
     with _translated():
-        answer = s3.client.get_object(Bucket=bucket, Key=key)
+        answer = client.get_object(Bucket=bucket, Key=key)
         with answer["Body"] as body:
             if answer["ContentLength"] > limit:
                 raise ItemError(ItemCode.IMAGE_TOO_LARGE, f"the image has more than {limit} bytes")

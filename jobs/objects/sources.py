@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from jobs.objects import ObjectStore
-from jobs.objects.s3 import S3, presigned, read_object, split_uri
+from jobs.objects.s3 import S3, presigned, split_uri
+
+WEB = ("http://", "https://")
 
 
 class Sources:
@@ -19,7 +21,7 @@ class Sources:
         if object_key is not None:
             return self._objects.read(object_key, self._limit)
         bucket, key = split_uri(source)
-        return read_object(self._s3, bucket, key, self._limit)
+        return self._s3.read(bucket, key, self._limit)
 
     def url(self, source: str, content_type: str) -> str:
         """Return a short-lived URL of an image that lies in S3 already."""

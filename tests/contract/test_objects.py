@@ -11,6 +11,8 @@ from jobs.errors import ItemError, StorageUnavailable
 from jobs.objects import ObjectStore, image_key
 from jobs.objects.folder import FolderObjects
 from jobs.objects.s3 import S3, S3Objects
+from jobs.objects.s3_reads import PATIENCE
+from tests import servers
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -126,3 +128,57 @@ def test_a_linked_file_is_an_object(tmp_path: Path) -> None:
     assert objects.read("jobs/job_1/0/0", 10) == b"jpeg"
     objects.delete_prefix("jobs/job_1/")
     assert photo.exists()
+
+
+@pytest.fixture
+def bucket(s3: servers.S3, monkeypatch: pytest.MonkeyPatch) -> tuple[S3, str]:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return S3(), s3.bucket
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "plain/0/1.jpg",
+        "a b/c=d@e (1).jpg",
+        "été/ü.jpg",
+        "100%/%20.jpg",
+        "x/.../..y",
+        "q?r#s&t+u",
+        "~*",
+    ],
+)
+def test_any_key_is_read_as_it_stands(bucket: tuple[S3, str], key: str) -> None:
+    s3, name = bucket
+    s3.client.put_object(Bucket=name, Key=key, Body=key.encode())
+    assert s3.read(name, key, 100) == key.encode()
+
+
+def test_bytes_come_by_the_fast_way_and_errors_by_boto3(
+    bucket: tuple[S3, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3, name = bucket
+    s3.client.put_object(Bucket=name, Key="a/b.jpg", Body=b"bytes")
+    asked: list[str] = []
+    s3.client.meta.events.register("before-call.s3.GetObject", lambda **_: asked.append("GetObject"))
+    assert s3.read(name, "a/b.jpg", 100) == b"bytes"
+    assert not asked
+    with pytest.raises(ItemError, match="more than 4 bytes"):
+        s3.read(name, "a/b.jpg", 4)
+    for where, key in ((name, "a/none.jpg"), ("no-such-bucket", "a/b.jpg")):
+        with pytest.raises(ItemError) as failure:
+            s3.read(where, key, 100)
+        assert failure.value.code == "object_not_found"
+    assert len(asked) == 2
+    # Whatever breaks the fast way, boto3 reads; after a while the fast way is not tried any more.
+    monkeypatch.setattr("obstore.get", _broken)
+    for _ in range(PATIENCE):
+        assert s3.read(name, "a/b.jpg", 100) == b"bytes"
+    monkeypatch.undo()
+    assert s3.read(name, "a/b.jpg", 100) == b"bytes"
+    assert len(asked) == 2 + PATIENCE + 1
+
+
+def _broken(*_: object) -> None:
+    raise OSError("the connection was closed")
