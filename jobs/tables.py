@@ -67,6 +67,7 @@ class JobRow(Base):
     # Small jobs travel on the model's fast queue.
     fast: Mapped[bool]
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    webhook_url: Mapped[str | None] = mapped_column(String(2048))
     round: Mapped[int] = mapped_column(default=1)
     version: Mapped[int] = mapped_column(default=1)
     total: Mapped[int] = mapped_column(default=0)
@@ -322,6 +323,50 @@ class GrantRow(Base):
     bucket: Mapped[str] = mapped_column(String(63), primary_key=True)
     prefix: Mapped[str] = mapped_column(String(1024), primary_key=True)
     created_at: Mapped[datetime]
+
+
+class WebhookSecretRow(Base):
+    """A secret that signs an owner's webhooks; a replaced one signs along until it expires."""
+
+    __tablename__ = "webhook_secrets"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64), index=True)
+    secret: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+
+
+class DeliveryRow(Base):
+    """The outbox: an event for a job's webhook, written in the transaction that ends the job."""
+
+    __tablename__ = "deliveries"
+
+    # Also the webhook-id by which receivers know a repeated delivery.
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(String(40), index=True)
+    type: Mapped[str] = mapped_column(String(32))
+    url: Mapped[str] = mapped_column(String(2048))
+    body: Mapped[str]
+    # pending -> delivered or failed.
+    status: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    # When a pending one is due; while it is being sent, when its sender counts as lost.
+    next_at: Mapped[datetime | None]
+    # What came of each try, oldest first.
+    log: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("deliveries_by_owner", "owner", "id"),
+        Index(
+            "deliveries_due",
+            "next_at",
+            postgresql_where=text("status = 'pending'"),
+            sqlite_where=text("status = 'pending'"),
+        ),
+    )
 
 
 class WorkerRow(Base):

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from jobs.errors import StartupError
 from jobs.store.database import Database
 
-HEAD = "0003"
+HEAD = "0004"
 
 
 def upgrade(database: Database) -> None:
