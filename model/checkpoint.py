@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from model.encoder import ENCODERS, EfficientNetLite0, build_encoder
+from model.encoder import ENCODERS, build_encoder
+from model.encoder_base import GridEncoder
 from model.errors import CheckpointInvalid
 from model.network import CaptionNetwork, NetworkShape
 from model.tokenizer import Tokenizer
@@ -27,7 +28,7 @@ class Checkpoint:
 
     name: str
     encoder_name: str
-    encoder: EfficientNetLite0
+    encoder: GridEncoder
     network: CaptionNetwork
     tokenizer: Tokenizer
     decoding: dict[str, Any]
@@ -56,7 +57,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         (folder / f"{name}.new").replace(folder / name)
 
 
-def preprocessing(encoder: EfficientNetLite0) -> dict[str, Any]:
+def preprocessing(encoder: GridEncoder) -> dict[str, Any]:
     """Say how pictures become the encoder's input."""
     return {"width": encoder.size, "height": encoder.size, "resample": "bicubic", "layout": "uint8 RGB NHWC"}
 

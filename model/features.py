@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from model.captioner import Pixels, Preprocessing
-from model.encoder import EfficientNetLite0, load_pretrained
+from model.encoder import load_pretrained
+from model.encoder_base import GridEncoder
 from model.errors import ImageError, TrainingError
 from model.graphs import encoder_graph
 from model.images import read_image
@@ -64,7 +65,7 @@ def _fill(
     table: Path,
     progress: Path,
     identity: str,
-    encoder: EfficientNetLite0,
+    encoder: GridEncoder,
     paths: list[Path],
     done: int,
     on_progress: Callable[[int, int], None],
@@ -84,7 +85,7 @@ def _fill(
         on_progress(finished, len(paths))
 
 
-def compiled_encoder(encoder: EfficientNetLite0) -> Encode:
+def compiled_encoder(encoder: GridEncoder) -> Encode:
     """Compile the encoder for this CPU, three times faster than torch; (n, size, size, 3) to float32."""
     import openvino as ov
 

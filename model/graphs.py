@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from model.encoder import EfficientNetLite0
+from model.encoder_base import GridEncoder
 from model.network import CaptionNetwork
 from model.tokenizer import END
 
@@ -22,7 +22,7 @@ CANDIDATES = 32
 class ImageToMemory(nn.Module):
     """Pixels to what the decoder attends to: encoder, grid layers and the cross-attention keys and values."""
 
-    def __init__(self, encoder: EfficientNetLite0, network: CaptionNetwork) -> None:
+    def __init__(self, encoder: GridEncoder, network: CaptionNetwork) -> None:
         super().__init__()
         self.encoder, self.network = encoder, network
 
@@ -48,12 +48,12 @@ class NextWords(nn.Module):
         return best.values, best.indices.to(torch.int32), scores[..., END], new
 
 
-def encoder_graph(encoder: EfficientNetLite0) -> ov.Model:
+def encoder_graph(encoder: GridEncoder) -> ov.Model:
     """Convert the encoder: uint8 pixels (n, size, size, 3) in, features (n, positions, channels) out."""
     return _image_graph(encoder, encoder.size)
 
 
-def memory_graph(encoder: EfficientNetLite0, network: CaptionNetwork) -> ov.Model:
+def memory_graph(encoder: GridEncoder, network: CaptionNetwork) -> ov.Model:
     """Convert the part that runs once per image, ``ImageToMemory``."""
     return _image_graph(ImageToMemory(encoder, network).eval(), encoder.size)
 
