@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.encoder_base import GridEncoder
-from model.network import CaptionNetwork
+from model.networks import Network
 from model.tokenizer import END
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ CANDIDATES = 32
 class ImageToMemory(nn.Module):
     """Pixels to what the decoder attends to: encoder, grid layers and the cross-attention keys and values."""
 
-    def __init__(self, encoder: GridEncoder, network: CaptionNetwork) -> None:
+    def __init__(self, encoder: GridEncoder, network: Network) -> None:
         super().__init__()
         self.encoder, self.network = encoder, network
 
@@ -34,7 +34,7 @@ class ImageToMemory(nn.Module):
 class NextWords(nn.Module):
     """One decoder step that returns only the best next words."""
 
-    def __init__(self, network: CaptionNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
         self.count = min(CANDIDATES, network.shape.vocabulary)
@@ -53,7 +53,7 @@ def encoder_graph(encoder: GridEncoder) -> ov.Model:
     return _image_graph(encoder, encoder.size)
 
 
-def memory_graph(encoder: GridEncoder, network: CaptionNetwork) -> ov.Model:
+def memory_graph(encoder: GridEncoder, network: Network) -> ov.Model:
     """Convert the part that runs once per image, ``ImageToMemory``."""
     return _image_graph(ImageToMemory(encoder, network).eval(), encoder.size)
 
@@ -63,21 +63,22 @@ def _image_graph(module: nn.Module, size: int) -> ov.Model:
     return _convert(module, (pixels,), [([-1, size, size, 3], "uint8")])
 
 
-def step_graph(network: CaptionNetwork) -> ov.Model:
+def step_graph(network: Network) -> ov.Model:
     """Convert one decoder step, ``NextWords``, for any number of images, beams and past tokens."""
-    shape = network.shape
-    layers, size = 2 * shape.decoder_layers, shape.width // shape.heads
+    with torch.no_grad():
+        memory = network.memory(torch.zeros(2, network.shape.positions, network.shape.channels))
+    layers, _, heads, positions, size = memory.shape
     example = (
         torch.ones(2, 3, dtype=torch.int64),
         torch.ones(1, dtype=torch.int64),
-        torch.zeros(layers, 2, shape.heads, shape.positions, size),
-        torch.zeros(4, layers, 6, shape.width),
+        memory,
+        torch.zeros(4, layers, 6, network.shape.width),
     )
     inputs = [
         ([-1, -1], "int64"),
         ([1], "int64"),
-        ([layers, -1, shape.heads, shape.positions, size], "float32"),
-        ([-1, layers, -1, shape.width], "float32"),
+        ([layers, -1, heads, positions, size], "float32"),
+        ([-1, layers, -1, network.shape.width], "float32"),
     ]
     return _convert(NextWords(network).eval(), example, inputs)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.network import CaptionNetwork
+from model.networks import Network
 from model.tokenizer import END, START
 
 
 @torch.no_grad()
 def draw(
-    network: CaptionNetwork,
+    network: Network,
     features: Tensor,
     samples: int,
     length: int,

@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.errors import TrainingError
-from model.network import CaptionNetwork
+from model.networks import Network
 
 
 @dataclass
 class TrainingState:
     """The network, the running average of its weights, the optimizer and the epochs so far."""
 
-    network: CaptionNetwork
+    network: Network
     average: dict[str, Tensor]
     optimizer: torch.optim.AdamW
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -37,7 +37,7 @@ class TrainingState:
         self.network.load_state_dict(self.average)
 
 
-def average_of(network: CaptionNetwork) -> dict[str, Tensor]:
+def average_of(network: Network) -> dict[str, Tensor]:
     """Start a running average at the network's weights."""
     return {name: value.detach().clone() for name, value in network.named_parameters()}
 
