@@ -6,6 +6,7 @@ from flask import Flask
 
 from api.caption_routes import CAPTION_ROUTES
 from api.context import EXTENSION, build_context
+from api.direct_routes import DIRECT_ROUTES
 from api.docs import documented
 from api.headers import register_headers
 from api.item_routes import ITEM_ROUTES
@@ -15,7 +16,7 @@ from api.routes import register_routes
 from api.system_routes import SYSTEM_ROUTES
 from jobs.services import Services
 
-ROUTES = documented(JOB_ROUTES + ITEM_ROUTES + CAPTION_ROUTES + SYSTEM_ROUTES)
+ROUTES = documented(JOB_ROUTES + ITEM_ROUTES + CAPTION_ROUTES + DIRECT_ROUTES + SYSTEM_ROUTES)
 
 
 def create_app(services: Services) -> Flask:

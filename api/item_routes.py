@@ -19,6 +19,7 @@ from api.results import comma_separated, jsonl, whole_or_broken
 from api.routes import Answer, Call, NoQuery, Route
 from jobs.errors import ItemError, RequestError
 from jobs.image_types import IMAGE_TYPES, UNKNOWN
+from jobs.objects.sources import WEB
 from jobs.records import Body, Item, ItemPage, ItemStatus
 from jobs.store.jobs import UPLOAD
 
@@ -75,7 +76,9 @@ def read_image(call: Call[NoQuery], job_id: str, position: int) -> Response:
 def _source_url(call: Call[NoQuery], item: Item) -> str:
     if item.source == UPLOAD:
         raise RequestError("not_found", "this image was refused and so not stored")
-    call.services.intake.check_source(call.owner, item.source)
+    if item.source.startswith(WEB):
+        return item.source
+    call.services.intake.access(call.owner).check(item.source)
     guess, _ = mimetypes.guess_type(item.name)
     return call.services.sources.url(item.source, guess if guess in IMAGE_TYPES else UNKNOWN)
 

@@ -17,7 +17,8 @@ from jobs.records import ImageReference, JobRequest, JobSpec
 
 JSON_BYTES = 8 * 1024 * 1024
 LINE_BYTES = 16 * 1024
-COLUMNS = ("s3_uri", "custom_id")
+PLACES = ("s3_uri", "url", "upload_id")
+COLUMNS = (*PLACES, "custom_id")
 
 
 class ReferenceRequest:
@@ -64,7 +65,7 @@ class Manifest:
         try:
             return spool.fill(references, self._spec, "manifest")
         except RequestError as error:
-            if error.code not in ("invalid_request", "forbidden"):
+            if error.code not in ("invalid_request", "forbidden", "upload_incomplete"):
                 raise
             place = f"line {self._lines.number}: " if self._lines.number else ""
             raise RequestError(error.code, place + error.message) from error
@@ -101,7 +102,7 @@ class _Spool:
         for count, reference in enumerate(references, start=1):
             if count > self._limit:
                 raise RequestError("too_many_images", f"a job holds at most {self._limit} images")
-            self._fingerprint.add(reference.s3_uri, reference.custom_id)
+            self._fingerprint.add(reference.place, reference.custom_id)
             yield reference
         if count == 0:
             raise RequestError("invalid_request", "the manifest names no images")
@@ -148,7 +149,7 @@ def read_ndjson(lines: Lines) -> Iterator[ImageReference]:
 
 
 def read_csv(lines: Lines) -> Iterator[ImageReference]:
-    """Yield one reference a row; the first row names the columns ``s3_uri`` and, if wanted, ``custom_id``."""
+    """Yield one reference a row; the first row names the columns: a place and, if wanted, ``custom_id``."""
     rows = csv.reader((f"{line}\n" for line in lines), strict=True)
     columns: list[str] | None = None
     try:
@@ -166,8 +167,9 @@ def _columns(row: list[str]) -> list[str]:
     for name in columns:
         if name not in COLUMNS:
             raise RequestError("invalid_request", f"unknown column {name!r}: there are {', '.join(COLUMNS)}")
-    if "s3_uri" not in columns or len(set(columns)) != len(columns):
-        raise RequestError("invalid_request", "the first row must name the column s3_uri, each column once")
+    if not set(PLACES) & set(columns) or len(set(columns)) != len(columns):
+        message = f"the first row must name one of the columns {', '.join(PLACES)}, each column once"
+        raise RequestError("invalid_request", message)
     return columns
 
 

@@ -28,6 +28,7 @@ HEADERS = {
 _PATH_SCHEMAS: dict[str, Schema] = {
     "job_id": {"type": "string"},
     "position": {"type": "integer", "minimum": 0},
+    "upload_id": {"type": "string"},
 }
 _JSON = ("application/json", "application/x-ndjson")
 

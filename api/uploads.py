@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from api.body import RequestBody
 from api.context import Context
-from api.filenames import clean_name
 from api.parts import Part, read_parts
 from api.problems import invalid
 from api.spool import Fingerprint, ItemSpool
 from api.submission import Received
 from jobs.errors import ItemCode, ItemError, RequestError
 from jobs.image_types import HEAD_BYTES, sniff
+from jobs.names import clean_name
 from jobs.objects import ObjectWriter, UploadBatch, image_key
 from jobs.records import CaptionOptions, JobSpec
 from jobs.store.jobs import UPLOAD

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 NAME_LENGTH = 1024
 FAST_JOB_IMAGES = 32
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[^\x00]*$")]
+
+
+def _plain_key(uri: str) -> str:
+    """Refuse keys that a server with folders behind it would take for a way out of a granted prefix."""
+    if any(part in (".", "..") for part in uri.split("/")[3:]):
+        raise ValueError("a key with the parts . or .. is not read")
+    return uri
+
+
 S3Uri = Annotated[
-    str, StringConstraints(max_length=2048, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00]+$")
+    str,
+    StringConstraints(max_length=2048, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00]+$"),
+    AfterValidator(_plain_key),
 ]
+Url = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\x00-\x20]+$")]
+UploadId = Annotated[str, StringConstraints(max_length=48, pattern=r"^upload_[0-9a-z]{26}_[0-9]{1,4}$")]
 
 
 class JobStatus(StrEnum):
@@ -84,17 +97,50 @@ class JobSpec(Body):
         default_factory=dict, description="Yours; returned as given, at most 16 KiB."
     )
     priority: Priority = Priority.NORMAL
+    webhook_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        None, description="Called, signed, when the job has ended."
+    )
 
 
 class ImageReference(Body):
-    """One image that already lies in S3."""
+    """One image that lies in S3, on the web, or was uploaded by itself: exactly one of the three."""
 
-    s3_uri: S3Uri
+    s3_uri: S3Uri | None = Field(None, description="An object under a prefix granted to you.")
+    url: Url | None = Field(None, description="An address that the workers fetch.")
+    upload_id: UploadId | None = Field(None, description="What POST /v1/uploads gave and you have sent.")
     custom_id: ShortText | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.s3_uri, self.url, self.upload_id)) != 1:
+            raise ValueError("exactly one of s3_uri, url and upload_id says where the image is")
+        return self
+
+    @property
+    def place(self) -> str:
+        """Where the image is, in whichever way."""
+        return self.s3_uri or self.url or self.upload_id or ""
+
+
+class UploadFile(Body):
+    """A file that is to be uploaded by itself."""
+
+    name: ShortText
+    content_type: Annotated[
+        str,
+        StringConstraints(max_length=128, pattern=r"^(image/[a-zA-Z0-9.+-]+|application/octet-stream)$"),
+    ] = Field("application/octet-stream", description="What the PUT will say; image/… or octet-stream.")
+    size: int = Field(ge=1, description="Bytes of the file, exactly.")
+
+
+class UploadRequest(Body):
+    """Files that are to be uploaded by themselves."""
+
+    files: Annotated[list[UploadFile], Field(min_length=1, max_length=1000)]
 
 
 class JobRequest(JobSpec):
-    """A job whose images already lie in S3."""
+    """A job whose images lie elsewhere."""
 
     images: Annotated[list[ImageReference], Field(min_length=1)]
 
@@ -147,6 +193,7 @@ class Job(BaseModel):
     finished_at: datetime | None
     expires_at: datetime | None
     error: ErrorBody | None
+    webhook_url: str | None
     links: Links
 
 
@@ -176,6 +223,25 @@ class Item(BaseModel):
     attempts: int
     error: ErrorBody | None
     finished_at: datetime | None
+
+
+class UploadTarget(BaseModel):
+    """Where and how to send one file; an image of a job then names its ``id`` as ``upload_id``."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    name: str
+    size: int
+    method: Literal["PUT"] = "PUT"
+    url: str
+    headers: dict[str, str] = Field(description="To be sent with the PUT; its body is the file, whole.")
+    expires_at: datetime = Field(description="Until then the address takes the file.")
+
+
+class UploadTargets(BaseModel):
+    """One target for each file, in the order of the request."""
+
+    data: list[UploadTarget]
 
 
 class DeletedJob(BaseModel):

@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     lease_s: float = _named(
         "CAPTIONFLEET_LEASE", 30.0, "Seconds a claimed chunk stays with a silent worker.", ge=1, le=600
     )
+    download_limit_s: float = _named(
+        "CAPTIONFLEET_DOWNLOAD_LIMIT", 30.0, "Seconds one image may take to come from a URL.", gt=0, le=600
+    )
     max_failures: int = _named(
         "CAPTIONFLEET_MAX_FAILURES", 6, "Transient failures of a chunk before its images fail.", ge=1, le=100
     )

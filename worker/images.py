@@ -9,8 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from jobs.errors import CaptionfleetError, ItemCode, ItemError, StorageUnavailable
-from jobs.objects.sources import Sources
+from jobs.objects.sources import WEB, Sources
 from jobs.store.chunks import ClaimedItem
+from jobs.urls import UrlError
 from model.captioner import Caption, DecodingOptions
 from worker.batcher import Batcher
 from worker.decoding import DecodePool
@@ -23,7 +24,10 @@ log = logging.getLogger(__name__)
 THREADS_FETCHING = 8
 THREADS_PER_DECODER = 2
 THREADS_FAST = 4
-RETRY_PAUSE_S = 0.5
+# Waiting for strangers' servers costs a thread and nothing else.
+THREADS_WEB = 32
+RETRY_PAUSES_S = (0.5,)
+RETRY_PAUSES_WEB_S = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Images:
         bulk = THREADS_FETCHING + THREADS_PER_DECODER * processes
         self._bulk = ThreadPoolExecutor(bulk, thread_name_prefix="load")
         self._fast = ThreadPoolExecutor(THREADS_FAST, thread_name_prefix="load-fast")
+        self._web = ThreadPoolExecutor(THREADS_WEB, thread_name_prefix="load-web")
 
     def load(self, hold: Hold, options: DecodingOptions) -> list[Future[Loaded]]:
         """Begin to load every item of a chunk.
@@ -54,12 +59,15 @@ class Images:
         """
         claim = hold.claim
         self._batcher.expect(options, len(claim.items), fast=claim.fast)
-        threads = self._fast if claim.fast else self._bulk
-        return [threads.submit(self._load, hold, options, item) for item in claim.items]
+        usual = self._fast if claim.fast else self._bulk
+        return [
+            (self._web if item.source.startswith(WEB) else usual).submit(self._load, hold, options, item)
+            for item in claim.items
+        ]
 
     def close(self) -> None:
         """Begin nothing more; a fetch that hangs is not waited for."""
-        for threads in (self._bulk, self._fast):
+        for threads in (self._bulk, self._fast, self._web):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, hold: Hold, options: DecodingOptions, item: ClaimedItem) -> Loaded:
@@ -85,14 +93,17 @@ class Images:
         return Loaded(captions, image.width, image.height, sha256)
 
     def _fetch(self, hold: Hold, item: ClaimedItem) -> bytes:
-        """Fetch the bytes, trying twice: a body that breaks off is not repeated by the store's client."""
-        try:
-            return self._sources.fetch(item.source, item.object_key)
-        except StorageUnavailable as error:
-            log.info("fetching image %d of %s again: %s", item.position, hold.claim.job_id, error)
-            hold.wait(RETRY_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311
-            _go_on(hold)
-            return self._sources.fetch(item.source, item.object_key)
+        """Fetch the bytes, trying again soon: a body that breaks off is not repeated by the store's client."""
+        for pause in RETRY_PAUSES_WEB_S if item.source.startswith(WEB) else RETRY_PAUSES_S:
+            try:
+                return self._sources.fetch(item.source, item.object_key)
+            except (StorageUnavailable, UrlError) as error:
+                if isinstance(error, UrlError) and not error.passing:
+                    raise
+                log.info("fetching image %d of %s again: %s", item.position, hold.claim.job_id, error)
+                hold.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
+                _go_on(hold)
+        return self._sources.fetch(item.source, item.object_key)
 
 
 def _go_on(hold: Hold) -> None:

@@ -1,4 +1,4 @@
-"""Direct uploads: images that clients put into the object store themselves, before they make a job of them."""
+"""Direct uploads: images that clients put into the object store themselves, before they make a job."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DirectUpload:
     @property
     def id(self) -> str:
         """What the client names it by."""
-        return upload_id(self.batch, self.number)
+        return upload_name(self.batch, self.number)
 
     @property
     def key(self) -> str:
@@ -50,7 +50,7 @@ class DirectUpload:
         return upload_key(self.batch, self.number)
 
 
-def upload_id(batch: str, number: int) -> str:
+def upload_name(batch: str, number: int) -> str:
     """Return an upload's id."""
     return f"{batch}_{number}"
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from pydantic import ValidationError
 
 from jobs.errors import RequestError
 from jobs.ids import new_id
 from jobs.intake import Intake
+from jobs.objects.folder import FolderObjects
 from jobs.queue.embedded import EmbeddedQueue
 from jobs.records import CaptionOptions, ImageReference, JobSpec
 from jobs.settings import Settings
@@ -23,8 +27,9 @@ def queue() -> EmbeddedQueue:
 
 
 @pytest.fixture
-def intake(store: Store, queue: EmbeddedQueue) -> Intake:
-    return Intake(Settings(models=("small", "large"), max_images=3, bucket="own-uploads"), store, queue)
+def intake(store: Store, queue: EmbeddedQueue, tmp_path: Path) -> Intake:
+    settings = Settings(models=("small", "large"), max_images=3, bucket="own-uploads")
+    return Intake(settings, store, queue, FolderObjects(tmp_path / "objects"), lambda: None)
 
 
 def items(count: int) -> list[NewItem]:
@@ -72,9 +77,11 @@ def test_too_many_images_leave_nothing(intake: Intake, store: Store, queue: Embe
     "uri",
     [
         "s3://photos/2023/a.jpg",
-        "s3://photos/2024",
-        "s3://photos/../2024/a.jpg",
         "s3://photos-2/2024/a.jpg",
+        "s3://photos/2024%2Fa.jpg",
+        "s3://photos//2024/a.jpg",
+        "s3://photos/2024",
+        "s3://photos/2024\\a.jpg",
         "s3://own-uploads/jobs/x/0/0",
     ],
 )
@@ -85,6 +92,26 @@ def test_s3_objects_outside_the_grants_are_forbidden(intake: Intake, store: Stor
     with pytest.raises(RequestError) as refusal:
         list(intake.references("ann", [ImageReference(s3_uri=uri)]))
     assert refusal.value.code == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://photos/2024/../2023/a.jpg",
+        "s3://photos/2024/./a.jpg",
+        "s3://photos/2024/..",
+        "s3://PHOTOS/2024/a.jpg",
+        "S3://photos/2024/a.jpg",
+        "s3://photos@evil/2024/a.jpg",
+        "s3://photos:80/2024/a.jpg",
+        "s3://photos?/2024/a.jpg",
+        "s3:///2024/a.jpg",
+        "s3://photos/2024/a\x00.jpg",
+    ],
+)
+def test_what_only_looks_like_a_granted_object_is_not_read_as_one(uri: str) -> None:
+    with pytest.raises(ValidationError):
+        ImageReference(s3_uri=uri)
 
 
 def test_granted_s3_objects_become_items(intake: Intake, store: Store) -> None:

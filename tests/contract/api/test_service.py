@@ -248,7 +248,8 @@ class AwayQueue:
 def test_a_broker_that_is_away_costs_no_job(deployment: Deployment) -> None:
     key = deployment.client().key
     intake = deployment.services.intake
-    away = type(intake)(deployment.services.settings, deployment.services.store, AwayQueue())
+    services = deployment.services
+    away = type(intake)(services.settings, services.store, AwayQueue(), services.objects)
     client = Client(create_app(dataclasses.replace(deployment.services, intake=away)), key)
     job = client.job(*photos(1))
     assert client.get(job["links"]["self"]).json["status"] == "queued"

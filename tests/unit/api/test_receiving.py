@@ -15,12 +15,13 @@ from pillow_heif import register_heif_opener
 from api.body import RequestBody
 from api.cursors import item_cursor, job_cursor, read_item_cursor, read_job_cursor
 from api.docs import type_text
-from api.filenames import clean_name, disposition
+from api.filenames import disposition
 from api.parts import read_parts
 from api.spool import Fingerprint, ItemSpool
 from jobs.errors import ItemCode, ItemError, RequestError
 from jobs.ids import new_id
 from jobs.image_types import HEAD_BYTES, sniff
+from jobs.names import clean_name
 from jobs.records import CaptionOptions, JobRequest, JobSpec
 from jobs.store.submit import NewItem
 from tests.pictures import encode, picture

@@ -1,0 +1,70 @@
+"""Images that a request names instead of bringing them: turned into items, each checked for its owner."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from jobs.errors import RequestError
+from jobs.grants import Access
+from jobs.names import clean_name
+from jobs.objects import ObjectStore
+from jobs.objects.s3 import split_uri
+from jobs.records import ImageReference
+from jobs.store.jobs import UPLOAD
+from jobs.store.submit import NewItem
+from jobs.store.uploads import DirectUpload, UploadStore, split_upload_id, upload_prefix
+
+
+class References:
+    """Turns one owner's references into items."""
+
+    def __init__(self, owner: str, access: Access, uploads: UploadStore, objects: ObjectStore) -> None:
+        self._owner = owner
+        self._access = access
+        self._uploads = uploads
+        self._objects = objects
+        self._batches: dict[str, tuple[dict[int, DirectUpload], dict[str, int]]] = {}
+
+    def item(self, reference: ImageReference) -> NewItem:
+        """Return the item; raise ``RequestError`` forbidden, invalid_request or upload_incomplete."""
+        if reference.s3_uri is not None:
+            self._access.check(reference.s3_uri)
+            return _in_place(reference.s3_uri, split_uri(reference.s3_uri)[1], reference.custom_id)
+        if reference.url is not None:
+            return _in_place(reference.url, url_name(reference.url), reference.custom_id)
+        assert reference.upload_id is not None
+        upload = self._uploaded(reference.upload_id)
+        custom_id = reference.custom_id or upload.name
+        return NewItem(
+            upload.name, custom_id, UPLOAD, upload.key, upload.content_type, upload_id=reference.upload_id
+        )
+
+    def _uploaded(self, upload_id: str) -> DirectUpload:
+        """Return an upload whose bytes are there, all of them, and that no other job has."""
+        batch, number = split_upload_id(upload_id) or ("", 0)
+        if batch not in self._batches:
+            found = self._uploads.batch(self._owner, batch)
+            sizes = self._objects.sizes(upload_prefix(batch)) if found else {}
+            self._batches[batch] = (found, sizes)
+        rows, sizes = self._batches[batch]
+        upload = rows.get(number)
+        if upload is None:
+            raise RequestError("invalid_request", f"there is no upload {upload_id}, or it has expired")
+        if upload.job_id is not None:
+            raise RequestError("invalid_request", f"the upload {upload_id} belongs to a job already")
+        if sizes.get(upload.key) != upload.size:
+            message = f"the upload {upload_id} ({upload.name}) has not been sent yet, or not as announced"
+            raise RequestError("upload_incomplete", message)
+        return upload
+
+
+def _in_place(source: str, path: str, custom_id: str | None) -> NewItem:
+    name = PurePosixPath(path).name or path
+    return NewItem(name=name, custom_id=custom_id or name, source=source)
+
+
+def url_name(url: str) -> str:
+    """Return what a URL's file is called: the end of its path, else its host."""
+    parts = urlsplit(url)
+    return clean_name(unquote(parts.path.rstrip("/")), parts.netloc or "image")
