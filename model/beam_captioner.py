@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from model.captioner import Caption, DecodingOptions, Pixels, Preprocessing
 from model.decoding import Hypothesis, SearchOptions, StepModel, WordRules, search
 from model.errors import CheckpointInvalid, InvalidOptions, ModelOutOfMemory
+from model.nucleus import SampleOptions, image_seeds, sample
+from model.options import check_options, resolve_options
 from model.tokenizer import Tokenizer
 
-MAX_BEAMS = 5
-MAX_LENGTH = 50
 _LOOP = 3
+_Options = TypeVar("_Options", SearchOptions, SampleOptions)
 
 
 class ImageModel(StepModel, Protocol):
@@ -59,32 +60,21 @@ class BeamCaptioner:
         model: ImageModel,
     ) -> None:
         self.name, self.digest, self.device, self.preprocessing = name, digest, device, preprocessing
+        self.takes_prompt = False
         self._language, self._defaults, self._model = language, defaults, model
 
     def resolve(self, options: DecodingOptions) -> DecodingOptions:
         """Fill every ``None`` from the model's defaults; raise ``InvalidOptions`` on what it cannot do."""
-        search_options = self._search_options(options)
-        return DecodingOptions(**dataclasses.asdict(search_options))
-
-    def _search_options(self, options: DecodingOptions) -> SearchOptions:
         if options.prompt:
             raise InvalidOptions(f"the model {self.name} takes no prompt")
-        given = {k: v for k, v in dataclasses.asdict(options).items() if v is not None and k != "prompt"}
-        if "num_captions" in given and "num_beams" not in given:
-            # Asking for three captions alone should work: the beams follow.
-            given["num_beams"] = min(max(self._defaults.num_beams, given["num_captions"]), MAX_BEAMS)
-        if "max_length" in given and "min_length" not in given:
-            given["min_length"] = min(self._defaults.min_length, given["max_length"])
-        resolved = dataclasses.replace(self._defaults, **given)
-        _check(resolved)
-        return resolved
+        return resolve_options(options, DecodingOptions(**dataclasses.asdict(self._defaults)))
 
     def caption(self, images: Pixels, options: DecodingOptions) -> list[list[Caption]]:
         """Caption uint8 images (n, height, width, 3); per image ``num_captions`` captions, best first.
 
         A caption that loops comes back as the empty text, like one that says nothing.
         """
-        resolved = self._search_options(options)
+        resolved = self.resolve(options)
         expected = (self.preprocessing.height, self.preprocessing.width, 3)
         if images.shape[1:] != expected or images.dtype != np.uint8:
             raise ValueError(
@@ -94,10 +84,18 @@ class BeamCaptioner:
             return []
         try:
             self._model.see(images)
-            found = search(self._model, len(images), resolved, self._language.rules)
+            found = self._decode(images, resolved)
         except MemoryError as error:
             raise ModelOutOfMemory(f"the batch does not fit into memory: {error}") from error
         return [[self._caption(hypothesis) for hypothesis in one] for one in found]
+
+    def _decode(self, images: Pixels, options: DecodingOptions) -> list[list[Hypothesis]]:
+        values = dataclasses.asdict(options)
+        if options.top_p is not None:
+            seeds = image_seeds(images, options.seed or 0)
+            return sample(self._model, seeds, _chosen(SampleOptions, values), self._language.rules)
+        chosen = _chosen(SearchOptions, values)
+        return search(self._model, len(images), chosen, self._language.rules)
 
     def without_blocking(self) -> BeamCaptioner:
         """Return a captioner on the same network that says what comes to it, loops included."""
@@ -119,26 +117,15 @@ def loops(words: tuple[int, ...]) -> bool:
     return any(span == span[: len(span) // _LOOP] * _LOOP for span in spans)
 
 
-def _check(options: SearchOptions) -> None:
-    bounds: Mapping[str, tuple[int, int]] = {
-        "num_beams": (1, MAX_BEAMS),
-        "num_captions": (1, options.num_beams),
-        "max_length": (1, MAX_LENGTH),
-        "min_length": (0, options.max_length),
-    }
-    for name, (low, high) in bounds.items():
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise InvalidOptions(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+def _chosen(kind: type[_Options], values: Mapping[str, Any]) -> _Options:
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
 
 
 def search_defaults(decoding: Mapping[str, Any]) -> SearchOptions:
     """Read the decoding defaults of a checkpoint; raise ``CheckpointInvalid`` if they cannot work."""
     try:
-        options = SearchOptions(
-            **{field.name: decoding[field.name] for field in dataclasses.fields(SearchOptions)}
-        )
-        _check(options)
+        options = _chosen(SearchOptions, {"length_penalty": 1.0, **decoding})
+        check_options(DecodingOptions(**dataclasses.asdict(options)))
     except (KeyError, InvalidOptions) as error:
         raise CheckpointInvalid(f"the decoding defaults are unusable: {error}") from error
     return options

@@ -13,11 +13,13 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a decoded picture becomes network input: RGB, squashed (aspect ignored) to width x height."""
+    """How a decoded picture becomes network input: RGB of width x height."""
 
     width: int
     height: int
     resample: str = "bicubic"
+    fit: str = "squash"
+    """``squash`` takes the whole picture, aspect ignored; ``crop`` its centre in the aspect of the input."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class DecodingOptions:
     max_length: int | None = None
     min_length: int | None = None
     prompt: str | None = None
+    length_penalty: float | None = None
+    top_p: float | None = None
+    temperature: float | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Captioner(Protocol):
     """sha256 over the checkpoint's files, hex."""
     device: str
     preprocessing: Preprocessing
+    takes_prompt: bool
 
     def resolve(self, options: DecodingOptions) -> DecodingOptions:
         """Fill every ``None`` from the model's defaults; raise ``InvalidOptions`` on what it cannot do."""

@@ -53,6 +53,8 @@ class SearchOptions:
     num_captions: int
     max_length: int
     min_length: int
+    length_penalty: float = 1.0
+    """Captions are ranked by their summed log-probability / tokens ** length_penalty: more favours longer."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def search(
     while len(beams.images):
         following = model.step(beams.tokens[:, :, -1])
         beams = _advance(model, beams, following, finished, options, rules)
-    return [sorted(found, key=lambda h: -h.score)[: options.num_captions] for found in finished]
+    return [found[: options.num_captions] for found in finished]
 
 
 def _advance(
@@ -105,14 +107,14 @@ def _advance(
     rules: WordRules | None,
 ) -> _Beams:
     said = beams.tokens.shape[2] - 1
-    allowed, may_end = _allowed(beams.tokens, following.ids, rules)
+    allowed, may_end = allowed_next(beams.tokens, following.ids, rules)
     stuck = ~allowed.any(-1) | (said == options.max_length)
     may_end = (may_end & (said >= options.min_length)) | stuck
     go_on = np.where(allowed & ~stuck[:, :, None], following.scores, -np.inf) + beams.sums[:, :, None]
     ending = np.where(may_end, following.end, -np.inf) + beams.sums
     chosen, parents, ids, sums = _rank(go_on, ending, following.ids, options.num_beams)
-    _finish(finished, beams, chosen, said, options.num_beams)
-    alive = np.flatnonzero(_alive(finished, beams.images, sums, said + 1, options.num_beams))
+    _finish(finished, beams, chosen, said, options)
+    alive = np.flatnonzero(_alive(finished, beams.images, sums, said + 1, options))
     model.reorder(alive, parents[alive])
     history = np.take_along_axis(beams.tokens[alive], parents[alive][:, :, None], 1)
     return _Beams(beams.images[alive], np.concatenate([history, ids[alive][:, :, None]], 2), sums[alive])
@@ -133,23 +135,33 @@ def _rank(go_on: Floats, ending: Floats, ids: Ids, width: int) -> tuple[Floats, 
     return chosen, order // count, np.take_along_axis(ids.reshape(images, -1), order, 1), sums
 
 
-def _finish(finished: list[list[Hypothesis]], beams: _Beams, chosen: Floats, said: int, width: int) -> None:
+def _finish(
+    finished: list[list[Hypothesis]], beams: _Beams, chosen: Floats, said: int, options: SearchOptions
+) -> None:
     for row, beam in np.argwhere(np.isfinite(chosen)):
         words = tuple(int(token) for token in beams.tokens[row, beam, 1:])
         found = finished[beams.images[row]]
         found.append(Hypothesis(words, float(chosen[row, beam]) / (said + 1)))
-        found.sort(key=lambda h: -h.score)
-        del found[width:]
+        found.sort(key=lambda h: -_merit(h, options.length_penalty))
+        del found[options.num_beams :]
 
 
-def _alive(finished: list[list[Hypothesis]], images: Ids, sums: Floats, length: int, width: int) -> Flags:
-    """Say which images may still find something better than the ``width`` captions they have."""
-    best = sums.max(1) / length
-    worst = np.array([finished[i][-1].score if len(finished[i]) >= width else -np.inf for i in images])
-    return np.asarray(best > worst)
+def _merit(hypothesis: Hypothesis, length_penalty: float) -> float:
+    """What captions are ranked by; the score itself where the length penalty is 1."""
+    return hypothesis.score * float(len(hypothesis.words) + 1) ** (1 - length_penalty)
 
 
-def _allowed(tokens: Ids, ids: Ids, rules: WordRules | None) -> tuple[Flags, Flags]:
+def _alive(
+    finished: list[list[Hypothesis]], images: Ids, sums: Floats, length: int, options: SearchOptions
+) -> Flags:
+    """Say which images may still find something better than the ``num_beams`` captions they have."""
+    best = sums.max(1) / float(length) ** options.length_penalty
+    full = [len(finished[i]) >= options.num_beams for i in images]
+    merits = [_merit(finished[i][-1], options.length_penalty) if finished[i] else 0.0 for i in images]
+    return np.asarray(best > np.where(full, merits, -np.inf))
+
+
+def allowed_next(tokens: Ids, ids: Ids, rules: WordRules | None) -> tuple[Flags, Flags]:
     """Say which next words (images, beams, count) are allowed, and which captions may end here.
 
     Not allowed: a word twice in a row, two content words a second time, any three words a second time.

@@ -83,15 +83,33 @@ def test_a_batch_of_32_says_what_its_images_say_alone(beams: int) -> None:
     assert captioner.caption(pixels, options) == together, "not deterministic"
 
 
+def test_the_same_seed_says_the_same_of_an_image_in_every_batch(artifact: Path) -> None:
+    captioner = load_captioner(str(artifact), threads=1)
+    options = captioner.resolve(DecodingOptions(temperature=1.5, seed=7, num_captions=3))
+    assert (options.num_beams, options.top_p, options.seed) == (1, 0.9, 7)
+    pixels = _pictures(6)
+    together = [{c.text for c in one} for one in captioner.caption(pixels, options)]
+    assert [{c.text for c in one} for one in captioner.caption(pixels[::-1], options)] == together[::-1]
+    other = captioner.caption(pixels, captioner.resolve(DecodingOptions(temperature=1.5, num_captions=3)))
+    assert [{c.text for c in one} for one in other] != together
+
+
 def test_options_are_resolved_and_bounded(artifact: Path) -> None:
     captioner = load_captioner(str(artifact))
-    assert captioner.resolve(DecodingOptions()) == DecodingOptions(3, 1, 20, 2)
+    assert captioner.resolve(DecodingOptions()) == DecodingOptions(3, 1, 20, 2, length_penalty=1.0)
     assert captioner.resolve(DecodingOptions(num_captions=5)).num_beams == 5
     assert captioner.resolve(DecodingOptions(max_length=1)).min_length == 1
     for options, message in [
         (DecodingOptions(num_beams=6), "num_beams must be a whole number from 1 to 5"),
         (DecodingOptions(num_beams=0), "num_beams"),
         (DecodingOptions(num_beams=2, num_captions=3), "num_captions must be a whole number from 1 to 2"),
+        (DecodingOptions(length_penalty=2.5), "length_penalty must be a number from 0 to 2"),
+        (DecodingOptions(top_p=0.0), "top_p must be a number from 0.01 to 1"),
+        (DecodingOptions(temperature=float("nan")), "temperature must be a number from 0.1 to 2"),
+        (DecodingOptions(top_p=0.9, num_beams=3), "give one or the other"),
+        (DecodingOptions(top_p=0.9, num_captions=6), "num_captions must be a whole number from 1 to 5"),
+        (DecodingOptions(top_p=0.9, seed=-1), "seed must be a whole number from 0 to 2147483647"),
+        (DecodingOptions(seed=1), "a seed is for sampling"),
         (DecodingOptions(max_length=51), "max_length must be a whole number from 1 to 50"),
         (DecodingOptions(max_length=5, min_length=6), "min_length must be a whole number from 0 to 5"),
         (DecodingOptions(prompt="a photo of"), "takes no prompt"),

@@ -9,6 +9,7 @@ import pytest
 
 from model.beam_captioner import loops
 from model.decoding import Ids, NextWords, SearchOptions, WordRules, search
+from model.nucleus import SampleOptions, sample
 from model.tokenizer import END, START
 
 FIRST = 4  # id of the first word
@@ -124,6 +125,60 @@ def test_lengths_are_kept_and_no_caption_ends_unfinished() -> None:
     assert {len(words) for words in captions} >= {4, 7}
     assert not any(words[-1] in (4, 5) for words in captions if len(words) < 7)
     assert all([h.score for h in one] == sorted((h.score for h in one), reverse=True) for one in found)
+
+
+def test_a_length_penalty_chooses_between_short_and_long() -> None:
+    model = TableModel(5, images=48, words=5)
+    lengths = [
+        sum(len(one[0].words) for one in search(model, 48, SearchOptions(4, 1, 12, 0, penalty), None))
+        for penalty in (0.0, 1.0, 2.0)
+    ]
+    assert lengths[0] < lengths[1] < lengths[2]
+    for image, one in enumerate(search(model, 48, SearchOptions(4, 4, 12, 0, 0.0), None)):
+        totals = [h.score * (len(h.words) + 1) for h in one]
+        assert totals == sorted(totals, reverse=True)
+        assert (
+            one[0].score == pytest.approx(model.score(image, one[0].words), abs=1e-5)
+            or len(one[0].words) == 12
+        )
+
+
+def _draw_one(top_p: float, temperature: float, seed: int) -> list[tuple[int, ...]]:
+    model = TableModel(6, images=1, words=4, sharpness=1.0)
+    found = sample(model, [seed], SampleOptions(1, 1, 0, top_p, temperature), None)
+    return [h.words for h in found[0]]
+
+
+def test_samples_follow_the_chances_of_the_network() -> None:
+    table = TableModel(6, images=1, words=4, sharpness=1.0).table[0, START, START]
+    chances = np.exp(table[[END, *range(FIRST, FIRST + 4)]])
+    drawn = [_draw_one(1.0, 1.0, seed) for seed in range(1000)]
+    seen = np.array([drawn.count([words]) for words in [(), *((FIRST + n,) for n in range(4))]])
+    assert seen.sum() == 1000
+    assert np.abs(seen / 1000 - chances).max() < 4 * np.sqrt(0.25 / 1000)
+
+
+def test_a_small_nucleus_or_temperature_is_greedy() -> None:
+    model = TableModel(1, images=16, words=12)
+    for options in (SampleOptions(1, 9, 0, 0.01, 1.0), SampleOptions(1, 9, 0, 1.0, 0.001)):
+        found = sample(model, list(range(16)), options, None)
+        assert [one[0].words for one in found] == [_greedy(model, image, 9) for image in range(16)]
+
+
+def test_samples_do_not_depend_on_what_is_captioned_beside_them() -> None:
+    model = TableModel(2, images=24, words=9)
+    options, rules = SampleOptions(3, 12, 2, 0.95, 1.2), _rules(9, function=(4, 5), unfinished=(4,))
+    together = sample(model, list(range(100, 124)), options, rules)
+    for image in range(24):
+        alone = TableModel(2, images=24, words=9)
+        alone.table = alone.table[image : image + 1]
+        assert sample(alone, [100 + image], options, rules)[0] == together[image]
+    said = [h.words for one in together for h in one]
+    assert all(2 <= len(words) <= 12 for words in said)
+    assert len(set(said)) > 60, "different seeds say different things"
+    for one in together:
+        assert len({h.words for h in one}) == len(one)
+    assert sample(model, list(range(24)), options, rules) != together
 
 
 @pytest.mark.parametrize(
