@@ -58,9 +58,9 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def _verify(folder: Path, files: dict[str, str]) -> None:
+    if not isinstance(files, dict) or set(files) != set(GRAPHS):
+        raise CheckpointInvalid(f"{folder / DESCRIPTION} is damaged: it must list {', '.join(GRAPHS)}")
     for name in GRAPHS:
-        if name not in files:
-            raise CheckpointInvalid(f"{folder / DESCRIPTION} is damaged: it does not list {name}")
         try:
             found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         except OSError as error:
