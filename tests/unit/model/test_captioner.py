@@ -177,19 +177,6 @@ def test_models_that_are_not_there_are_refused(artifact: Path, tmp_path: Path) -
         load_captioner(str(artifact), "cuda")
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(trained / "checkpoint", folder)
-    description = json.loads((folder / "checkpoint.json").read_text())
-    for change in ({"network": description["network"] | {"width": 64}}, {"vocabulary": ["wall"]}):
-        (folder / "checkpoint.json").write_text(json.dumps(description | change))
-        with pytest.raises(CheckpointInvalid, match="do not fit"):
-            load_captioner(str(folder))
-    (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointInvalid, match=r"model\.safetensors cannot be read"):
-        load_captioner(str(folder))
-
-
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_batch_beyond_memory_is_named(artifact: Path, warm: bool) -> None:
     # In a process of its own, so that the limit ends with it.
