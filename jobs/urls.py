@@ -103,7 +103,13 @@ class UrlGuard:
 
     def check(self, url: str) -> None:
         """Raise ``UrlError`` url_forbidden for what can be refused without asking a name server."""
-        self._parse(url)
+        host = self._parse(url).host
+        try:
+            permitted = self._permits(host) or self._trusted.host(host)
+        except ValueError:
+            return  # A name: what it resolves to is looked at when it is called.
+        if not permitted:
+            raise _forbidden("the address of the URL is not a public one")
 
     def fetch(self, url: str, limits: Limits) -> Fetched:
         """Return what a GET of ``url`` serves, following redirects; raise ``UrlError``."""

@@ -113,6 +113,7 @@ def to_job(row: Row[Any], running: int) -> Job:
         finished_at=row.finished_at,
         expires_at=row.expires_at,
         error=ErrorBody(**row.error) if row.error else None,
+        webhook_url=row.webhook_url,
         links=Links(
             self=base,
             items=f"{base}/items",

@@ -11,7 +11,6 @@ import json
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
@@ -49,28 +48,27 @@ def announce(connection: Connection, database: Database, job_id: str) -> None:
 
     The event is written down as it is sent, so that every try sends the same bytes.
     """
-    row = connection.execute(
-        select(JobRow).where(JobRow.id == job_id, JobRow.webhook_url.is_not(None))
-    ).first()
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.webhook_url.is_not(None))
+    row = connection.execute(query).first()
     if row is None:
         return
+    job = to_job(row, 0).model_dump(mode="json")
     kind = f"job.{JobStatus(row.status).value}"
-    said = {
-        "type": kind,
-        "timestamp": row.finished_at.isoformat(),
-        "data": to_job(row, 0).model_dump(mode="json"),
-    }
+    body = json.dumps({"type": kind, "timestamp": job["finished_at"], "data": job}, ensure_ascii=False)
     now = database.now()
-    values = {"owner": row.owner, "job_id": job_id, "type": kind, "url": row.webhook_url, "log": []}
     connection.execute(
         insert(DeliveryRow).values(
             id=new_id("evt"),
+            owner=row.owner,
+            job_id=job_id,
+            type=kind,
+            url=row.webhook_url,
+            body=body,
             status=DeliveryStatus.PENDING,
-            body=json.dumps(said, ensure_ascii=False),
             attempts=0,
-            created_at=now,
             next_at=now,
-            **values,
+            log=[],
+            created_at=now,
         )
     )
 
@@ -223,9 +221,3 @@ def _delivery(row: Row[Any]) -> Delivery:
         next_attempt_at=row.next_at if pending else None,
         attempts=[DeliveryAttempt(**entry) for entry in row.log],
     )
-
-
-def attempt_of(began: datetime, status: int | None, error: str | None) -> DeliveryAttempt:
-    """Return the log entry of a try that began at ``began`` and ends now."""
-    took = (datetime.now(UTC) - began).total_seconds()
-    return DeliveryAttempt(at=began, seconds=round(took, 3), http_status=status, error=error)
