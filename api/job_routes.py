@@ -12,7 +12,7 @@ from api.routes import Answer, Call, Media, NoQuery, Route
 from api.submission import Receiver, idempotency_key, make_job
 from api.uploads import JobUpload
 from jobs.errors import RequestError
-from jobs.intake import publish
+from jobs.queue import publish
 from jobs.records import (
     Body,
     CaptionOptions,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
-from jobs.errors import ItemCode, ItemError
+from jobs.lists import decode, encode
 from jobs.records import JobSpec
 from jobs.store.submit import NewItem
 
@@ -28,24 +28,16 @@ class ItemSpool:
     def __iter__(self) -> Iterator[NewItem]:
         self._file.seek(0)
         for line in self._file:
-            yield _item(line)
+            yield decode(line)
 
     def add(self, item: NewItem) -> None:
         """Append an item."""
-        error = (item.error.code, item.error.message) if item.error else None
-        fields = (item.name, item.custom_id, item.source, item.object_key, item.content_type, item.sha256)
-        self._file.write(json.dumps([*fields, error]).encode() + b"\n")
+        self._file.write(encode(item))
         self._count += 1
 
     def close(self) -> None:
         """Delete the file."""
         self._file.close()
-
-
-def _item(line: bytes) -> NewItem:
-    name, custom_id, source, object_key, content_type, sha256, error = json.loads(line)
-    failure = ItemError(ItemCode(error[0]), error[1]) if error else None
-    return NewItem(name, custom_id, source, object_key, content_type, sha256, failure)
 
 
 class Fingerprint:

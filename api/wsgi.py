@@ -20,5 +20,5 @@ def make_app(settings: Settings | None = None) -> Flask:
     from jobs.settings import load_settings
 
     services = build_services(settings or load_settings())
-    services.sweep.start()
+    services.start()
     return create_app(services)

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 
-from jobs.errors import BrokerUnavailable, RequestError
-from jobs.objects.s3 import split_uri
-from jobs.queue import JobQueue, Message
+from jobs.errors import RequestError
+from jobs.grants import Access
+from jobs.lists import KIND as LIST
+from jobs.lists import store_list, stored_list
+from jobs.objects import ObjectStore
+from jobs.queue import JobQueue, publish
 from jobs.records import ImageReference, JobSpec
+from jobs.references import References
 from jobs.settings import Settings
 from jobs.store import Store
-from jobs.store.keys import Grant
-from jobs.store.submit import NewItem, NewJob
-
-log = logging.getLogger(__name__)
+from jobs.store.submit import NewExpansion, NewItem, NewJob
+from jobs.urls import UrlError, UrlGuard
 
 METADATA_BYTES = 16 * 1024
+# What one transaction writes within a tenth of a second or two.
+ITEMS_AT_ONCE = 10_000
 
 
 class Intake:
     """Turns checked submissions into jobs."""
 
-    def __init__(self, settings: Settings, store: Store, queue: JobQueue) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        queue: JobQueue,
+        objects: ObjectStore,
+        wake_expander: Callable[[], None],
+    ) -> None:
         self._settings = settings
+        self._wake_expander = wake_expander
+        self._objects = objects
         self._store = store
         self._queue = queue
+        self._urls = UrlGuard(settings.trusted_hosts)
 
     def check(self, spec: JobSpec) -> str:
         """Return the model a job will use; raise ``RequestError`` for what no job may ask."""
@@ -37,11 +50,19 @@ class Intake:
             raise RequestError("invalid_request", "options.num_captions is larger than options.num_beams")
         if options.min_length and options.max_length and options.min_length > options.max_length:
             raise RequestError("invalid_request", "options.min_length is larger than options.max_length")
+        self._check_webhook(spec.webhook_url)
         model = options.model or self._settings.model_names[0]
         if model not in self._settings.model_names:
             known = ", ".join(self._settings.model_names)
             raise RequestError("model_not_available", f"there is no model {model!r}; there is: {known}")
         return model
+
+    def _check_webhook(self, url: str | None) -> None:
+        try:
+            if url is not None:
+                self._urls.check(url)
+        except UrlError as error:
+            raise RequestError("invalid_request", f"webhook_url: {error.message}") from error
 
     def _check_metadata(self, spec: JobSpec) -> None:
         try:
@@ -53,32 +74,46 @@ class Intake:
             raise RequestError("invalid_request", f"metadata is larger than {METADATA_BYTES} bytes")
 
     def submit(self, job: NewJob, items: Iterable[NewItem]) -> None:
-        """Commit a job with its items, then tell the workers; the sweep tells them if the broker is away."""
-        messages = self._store.submit.insert_job(job, self._counted(items))
+        """Commit a job with its items, then tell the workers; the sweep tells them if the broker is away.
+
+        Of a long list the first items are written at once and the others in the background.
+        """
+        counted = self._counted(items)
+        first = list(islice(counted, ITEMS_AT_ONCE))
+        following = next(counted, None)
+        if following is None:
+            publish(self._queue, self._store.submit.insert_job(job, first))
+            return
+        # Known before it is stored, so that the sweep finds it if this process dies.
+        self._store.submit.begin_upload(job.owner, job.id)
+        named = store_list(self._objects, job.id, chain([following], counted))
+        rest = stored_list(self._objects, job.id) if named else ()
+        uploads = (item.upload_id for item in rest if item.upload_id)
+        self._insert(job, first, NewExpansion(LIST), uploads)
+
+    def prepare(self, job: NewJob, rest: NewExpansion) -> None:
+        """Commit a job whose items a source finds in the background."""
+        self._insert(job, (), rest, ())
+
+    def _insert(
+        self, job: NewJob, first: Iterable[NewItem], rest: NewExpansion, uploads: Iterable[str]
+    ) -> None:
+        messages = self._store.submit.insert_job(job, first, rest, uploads)
+        self._wake_expander()
         publish(self._queue, messages)
 
     def references(self, owner: str, references: Iterable[ImageReference]) -> Iterator[NewItem]:
-        """Turn S3 references into items; raise ``RequestError`` forbidden outside the owner's grants."""
-        grants = self._store.keys.grants(owner)
-        for reference in references:
-            bucket, key = split_uri(reference.s3_uri)
-            self._check_grant(owner, grants, bucket, key)
-            name = PurePosixPath(key).name or key
-            yield NewItem(name=name, custom_id=reference.custom_id or name, source=reference.s3_uri)
+        """Turn references into items.
 
-    def check_source(self, owner: str, s3_uri: str) -> None:
-        """Raise ``RequestError`` forbidden where an owner's grants no longer hold an item's source."""
-        self._check_grant(owner, self._store.keys.grants(owner), *split_uri(s3_uri))
+        Raises ``RequestError`` forbidden outside the owner's grants, upload_incomplete and invalid_request
+        for uploads that are not there, not the owner's or another job's.
+        """
+        made = References(owner, self.access(owner), self._store.uploads, self._objects)
+        return (made.item(reference) for reference in references)
 
-    def _check_grant(self, owner: str, grants: list[Grant], bucket: str, key: str) -> None:
-        if bucket == self._settings.bucket:
-            raise RequestError("forbidden", f"s3://{bucket} is this service's own bucket; no job may name it")
-        if not any(grant.bucket == bucket and key.startswith(grant.prefix) for grant in grants):
-            raise RequestError(
-                "forbidden",
-                f"s3://{bucket}/{key} is not under a prefix granted to you; an operator grants one with "
-                f"`captionfleet keys grant {owner} s3://{bucket}/…`",
-            )
+    def access(self, owner: str) -> Access:
+        """Return what an owner's jobs may read, as of now."""
+        return Access(self._settings, self._store.keys, owner)
 
     def _counted(self, items: Iterable[NewItem]) -> Iterator[NewItem]:
         for count, item in enumerate(items, start=1):
@@ -87,15 +122,3 @@ class Intake:
                     "too_many_images", f"a job holds at most {self._settings.max_images} images"
                 )
             yield item
-
-
-def publish(queue: JobQueue, messages: list[Message]) -> bool:
-    """Send messages for committed work; a broker that is away costs time, never the work."""
-    if not messages:
-        return True
-    try:
-        queue.publish(messages)
-    except BrokerUnavailable as error:
-        log.warning("the sweep will announce %d chunks later: %s", len(messages), error)
-        return False
-    return True

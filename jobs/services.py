@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobs.expansion import Expander, ExpansionSource
 from jobs.intake import Intake
+from jobs.lists import KIND as LIST
+from jobs.lists import ListSource
 from jobs.objects import ObjectStore
 from jobs.objects.folder import FolderObjects
 from jobs.objects.s3 import S3, S3Objects
@@ -17,6 +20,7 @@ from jobs.store import Store
 from jobs.store.database import open_database
 from jobs.sweep import Sweep
 from jobs.urls import UrlGuard
+from jobs.webhooks import WebhookSender
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,18 @@ class Services:
     queue: JobQueue
     intake: Intake
     sweep: Sweep
+    expander: Expander
     urls: UrlGuard
 
+    def start(self) -> None:
+        """Recover, expand and tidy in the background, in turn with all other processes."""
+        self.sweep.start()
+        self.expander.start()
+
     def close(self) -> None:
-        """Stop the sweep and let go of every connection."""
+        """Stop the sweep and the expander and let go of every connection."""
         self.sweep.stop()
+        self.expander.stop()
         self.queue.close()
         self.store.close()
 
@@ -48,15 +59,19 @@ def build_services(settings: Settings) -> Services:
     s3 = S3()
     objects: ObjectStore = S3Objects(s3, settings.bucket) if settings.bucket else _folder(settings)
     queue: JobQueue = CeleryQueue(settings.redis_url) if settings.redis_url else EmbeddedQueue()
+    urls = UrlGuard(settings.trusted_hosts)
+    expansions: dict[str, ExpansionSource] = {LIST: ListSource(objects)}
+    expander = Expander(store, objects, queue, expansions, settings.max_images)
     return Services(
         settings=settings,
         store=store,
         objects=objects,
-        sources=Sources(objects, s3, settings.max_image_bytes),
+        sources=Sources(objects, s3, urls, settings),
         queue=queue,
-        intake=Intake(settings, store, queue),
-        sweep=Sweep(store, objects, queue),
-        urls=UrlGuard(settings.trusted_hosts),
+        intake=Intake(settings, store, queue, objects, expander.wake),
+        sweep=Sweep(store, objects, queue, WebhookSender(store.webhooks, urls)),
+        expander=expander,
+        urls=urls,
     )
 
 

@@ -8,10 +8,10 @@ import threading
 from collections import defaultdict
 
 from jobs.errors import CaptionfleetError
-from jobs.intake import publish
 from jobs.objects import ObjectStore, job_prefix
-from jobs.queue import JobQueue, Message
+from jobs.queue import JobQueue, Message, publish
 from jobs.store import Store
+from jobs.webhooks import WebhookSender
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,11 @@ UPLOADS_AT_ONCE = 1000
 class Sweep:
     """One process's part in the sweep."""
 
-    def __init__(self, store: Store, objects: ObjectStore, queue: JobQueue) -> None:
+    def __init__(self, store: Store, objects: ObjectStore, queue: JobQueue, webhooks: WebhookSender) -> None:
         self._store = store
         self._objects = objects
         self._queue = queue
+        self._webhooks = webhooks
         self._holder = f"sweep_{secrets.token_hex(6)}"
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -41,6 +42,7 @@ class Sweep:
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
+        self._webhooks.stop()
         if self._thread is not None:
             self._thread.join()
 
@@ -61,6 +63,7 @@ class Sweep:
         self._repeat_lost(sweeps.unclaimed())
         while sweeps.finish_cancels() and not self._stop.is_set():
             sweeps.take_turn(self._holder, TURN_S)
+        self._webhooks.send_due()
         self._remove_deleted()
         if self._rounds % RARELY == 0:
             self._remove_old()
@@ -95,6 +98,7 @@ class Sweep:
             self._store.uploads.forget(uploads)
             self._store.sweeps.take_turn(self._holder, TURN_S)
         self._store.sweeps.forget_old()
+        self._store.webhooks.forget_old()
 
     def _run(self) -> None:
         while not self._stop.wait(PERIOD_S):

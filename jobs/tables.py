@@ -121,8 +121,8 @@ class ItemRow(Base):
 
     __tablename__ = "items"
 
-    # Not a foreign key: checking it once a row takes longer than the rest of a bulk insert together. Items are
-    # written under their job's row lock and removed before it.
+    # Not a foreign key: checking it once a row takes longer than the rest of a bulk insert. Items are written
+    # under their job's row lock and removed before it.
     job_id: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     status: Mapped[str] = mapped_column(String(16))

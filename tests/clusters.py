@@ -141,7 +141,7 @@ def run_cluster(
     try:
         services = build_services(load_settings())
         upgrade(services.store.database)
-        services.sweep.start()
+        services.start()
         cluster = Cluster(redis, postgres, s3, before | environment, services)
         try:
             yield cluster

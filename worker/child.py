@@ -63,7 +63,7 @@ class WorkerProcess:
         self._consumer = CeleryConsumer(self._settings, self._model, services.queue, pipeline.run_chunk)
         if self._stopping.is_set():
             self._consumer.stop()
-        services.sweep.start()
+        services.start()
         stopper = threading.Thread(target=self._stop, args=(pipeline,), name="stop", daemon=True)
         stopper.start()
         log.info("captioning with %s on %s", captioner.name, captioner.device)

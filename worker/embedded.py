@@ -76,7 +76,7 @@ class EmbeddedWorker:
     def _load(self) -> None:
         try:
             until_answered(self._stopping, self._services.sweep.recover_all)
-            self._services.sweep.start()
+            self._services.start()
             for model in self._services.settings.model_names:
                 if not self._stopping.is_set():
                     self._serve(model)

@@ -87,3 +87,8 @@ def job_prefix(job_id: str) -> str:
 def image_key(job_id: str, position: int) -> str:
     """Key of an uploaded image; a folder never holds more than a thousand of them."""
     return f"{job_prefix(job_id)}{position // 1000}/{position}"
+
+
+def source_prefix(job_id: str) -> str:
+    """Prefix of what a job is prepared from, such as the rest of a long list; gone when it is prepared."""
+    return f"{job_prefix(job_id)}source/"

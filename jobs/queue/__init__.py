@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from jobs.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
 
 MESSAGE_VERSION = 1
 
@@ -42,3 +47,15 @@ class JobQueue(Protocol):
     def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+def publish(queue: JobQueue, messages: list[Message]) -> bool:
+    """Send messages for committed work; a broker that is away costs time, never the work."""
+    if not messages:
+        return True
+    try:
+        queue.publish(messages)
+    except BrokerUnavailable as error:
+        log.warning("the sweep will announce %d chunks later: %s", len(messages), error)
+        return False
+    return True

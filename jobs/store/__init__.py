@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from jobs.store.chunks import ChunkStore
 from jobs.store.database import Database
+from jobs.store.expansions import ExpansionStore
 from jobs.store.jobs import JobStore
 from jobs.store.keys import KeyStore
 from jobs.store.submit import SubmitStore
 from jobs.store.sweeps import SweepStore
 from jobs.store.uploads import UploadStore
+from jobs.store.webhooks import WebhookStore
 from jobs.store.workers import WorkerStore
 
 DAY_S = 86400
@@ -22,9 +24,11 @@ class Store:
         self.submit = SubmitStore(database, retention_days * DAY_S)
         self.jobs = JobStore(database)
         self.chunks = ChunkStore(database, retention_days * DAY_S)
+        self.expansions = ExpansionStore(database, retention_days * DAY_S)
         self.sweeps = SweepStore(database, retention_days * DAY_S)
         self.workers = WorkerStore(database)
         self.keys = KeyStore(database)
+        self.webhooks = WebhookStore(database)
         self.uploads = UploadStore(database)
 
     def close(self) -> None:

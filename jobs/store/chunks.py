@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, case, exists, func, or_, select, tuple_, update
 
 from jobs.errors import ItemError
 from jobs.queue import Message, queue_name
 from jobs.records import CaptionOptions, ItemStatus, JobStatus
 from jobs.store.database import Database
+from jobs.store.webhooks import announce
 from jobs.store.window import ACTIVE, window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow
 
@@ -127,9 +128,10 @@ class ChunkStore:
                 return None
             connection.execute(
                 update(JobRow)
-                .where(JobRow.id == job_id, JobRow.status == JobStatus.QUEUED)
+                .where(JobRow.id == job_id, JobRow.round_started_at.is_(None))
                 .values(
-                    status=JobStatus.RUNNING,
+                    # A job goes on being prepared while its first images are captioned.
+                    status=case((JobRow.status == JobStatus.QUEUED, JobStatus.RUNNING), else_=JobRow.status),
                     started_at=func.coalesce(JobRow.started_at, now),
                     round_started_at=now,
                     version=JobRow.version + 1,
@@ -355,7 +357,8 @@ def advance_job(
     values: dict[str, Any] = {"released": released, "closed": closed, "chunk_count": chunk_count}
     if progress.succeeded or progress.failed:
         values |= {"succeeded": succeeded, "failed": failed, "version": JobRow.version + 1}
-    if succeeded + failed >= job.total:
+    finished = succeeded + failed >= job.total and job.status != JobStatus.PREPARING
+    if finished:
         values |= {
             "status": JobStatus.COMPLETED,
             "finished_at": database.now(),
@@ -363,5 +366,7 @@ def advance_job(
             "version": JobRow.version + 1,
         }
     connection.execute(update(JobRow).where(JobRow.id == job_id).values(**values))
+    if finished:
+        announce(connection, database, job_id)
     queue = queue_name(job.model, fast=job.fast)
     return [Message(queue, job_id, number) for number in range(job.released, released)]

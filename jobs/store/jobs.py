@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, case, func, insert, or_, select, update
 from jobs.errors import RequestError
 from jobs.queue import Message, queue_name
 from jobs.records import Item, ItemStatus, Job, JobStatus
+from jobs.store.bulk import chunk_values
 from jobs.store.database import Database
-from jobs.store.submit import chunk_values
 from jobs.store.views import ItemView, leased_ranges, to_job
 from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow
@@ -164,7 +164,7 @@ class JobStore:
 
     def _job(self, connection: Connection, row: Row[Any]) -> Job:
         running = 0
-        if row.status == JobStatus.RUNNING:
+        if row.status in (JobStatus.PREPARING, JobStatus.RUNNING):
             running = sum(last - first + 1 for first, last in leased_ranges(connection, row.id))
         return to_job(row, running)
 

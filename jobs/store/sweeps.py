@@ -11,11 +11,22 @@ from sqlalchemy.dialects import postgresql, sqlite
 from jobs.errors import ItemCode
 from jobs.queue import Message, queue_name
 from jobs.records import ItemStatus, JobStatus
+from jobs.store.bulk import chunk_values
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
-from jobs.store.submit import chunk_values
+from jobs.store.webhooks import announce
 from jobs.store.window import ACTIVE, narrow_jobs
-from jobs.tables import ChunkRow, IdempotencyRow, ItemRow, JobRow, LeaseRow, UploadRow, WorkerRow
+from jobs.tables import (
+    ChunkRow,
+    DeliveryRow,
+    ExpansionRow,
+    IdempotencyRow,
+    ItemRow,
+    JobRow,
+    LeaseRow,
+    UploadRow,
+    WorkerRow,
+)
 
 SLICE = 5000
 NOTICE_S = 15
@@ -51,6 +62,7 @@ class SweepStore:
             connection.execute(
                 update(ChunkRow).where(ChunkRow.state == "leased").values(lease_until=self._database.now(-1))
             )
+            connection.execute(update(ExpansionRow).values(lease_until=None))
 
     def recover_leases(self) -> list[Message]:
         """Free the chunks whose lease ended, fail what died alone twice; return messages to send."""
@@ -222,7 +234,7 @@ class SweepStore:
                 .where(ChunkRow.job_id == job_id, ChunkRow.state != "done")
                 .values(state="done", owner=None, lease_until=None, alone=False)
             )
-            connection.execute(
+            canceled = connection.execute(
                 update(JobRow)
                 .where(JobRow.id == job_id, JobRow.status == JobStatus.CANCELING)
                 .values(
@@ -231,7 +243,9 @@ class SweepStore:
                     expires_at=self._database.now(self._retention_s),
                     version=JobRow.version + 1,
                 )
-            )
+            ).rowcount
+            if canceled:
+                announce(connection, self._database, job_id)
             return False
 
     def expire_jobs(self) -> None:
@@ -261,7 +275,9 @@ class SweepStore:
             if deleted == SLICE:
                 return True
             connection.execute(delete(ChunkRow).where(ChunkRow.job_id == job_id))
+            connection.execute(delete(ExpansionRow).where(ExpansionRow.job_id == job_id))
             connection.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
+            connection.execute(delete(DeliveryRow).where(DeliveryRow.job_id == job_id))
             connection.execute(delete(JobRow).where(JobRow.id == job_id))
             return False
 

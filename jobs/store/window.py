@@ -8,7 +8,7 @@ from jobs.records import FAST_JOB_IMAGES, JobStatus
 from jobs.store.database import Database
 from jobs.tables import JobRow, WorkerRow
 
-ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+ACTIVE = (JobStatus.PREPARING, JobStatus.QUEUED, JobStatus.RUNNING)
 # Chunks of one owner in the queue or in hand: enough to keep every worker busy while messages travel.
 SMALLEST_WINDOW = 16
 CHUNKS_PER_WORKER = 4

@@ -37,9 +37,7 @@ def upgrade() -> None:
     op.drop_index("jobs_active", table_name="jobs")
     _partial_index("jobs_active", "jobs", ["owner", "model"], "status in ('preparing', 'queued', 'running')")
     _partial_index("jobs_canceling", "jobs", ["id"], "status = 'canceling'")
-    _partial_index(
-        "chunks_postponed", "chunks", ["not_before"], "state = 'open' and not_before is not null"
-    )
+    _partial_index("chunks_postponed", "chunks", ["not_before"], "state = 'open' and not_before is not null")
     # Dropping is quick. The new index of the finished items is made while nothing else waits for it.
     op.drop_index("items_by_status", table_name="items")
     with op.batch_alter_table("items", naming_convention=_NAMES) as items:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.errors import BrokerUnavailable
-from jobs.intake import publish
-from jobs.queue import JobQueue, Message, queue_name
+from jobs.queue import JobQueue, Message, publish, queue_name
 from jobs.queue.celery import CeleryQueue
 from jobs.queue.embedded import EmbeddedQueue
 from tests.servers import Redis
