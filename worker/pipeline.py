@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from jobs.errors import DatabaseUnavailable, ItemCode, ItemError, StorageUnavailable, TransientError
-from jobs.intake import publish
+from jobs.queue import publish
 from jobs.records import CaptionOptions
 from jobs.services import Services
 from jobs.store.chunks import ChunkResult, Claim, ClaimedItem, ItemResult

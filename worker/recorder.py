@@ -10,8 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from jobs.errors import DatabaseUnavailable
-from jobs.intake import publish
-from jobs.queue import JobQueue, Message
+from jobs.queue import JobQueue, Message, publish
 from jobs.store.chunks import ChunkResult, ChunkStore, Recorded
 from worker.stopping import Stopped, until_answered
 from worker.vital import start_vital
