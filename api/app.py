@@ -14,9 +14,12 @@ from api.job_routes import JOB_ROUTES
 from api.problems import register_problems
 from api.routes import register_routes
 from api.system_routes import SYSTEM_ROUTES
+from api.webhook_routes import WEBHOOK_ROUTES
 from jobs.services import Services
 
-ROUTES = documented(JOB_ROUTES + ITEM_ROUTES + CAPTION_ROUTES + DIRECT_ROUTES + SYSTEM_ROUTES)
+ROUTES = documented(
+    JOB_ROUTES + ITEM_ROUTES + CAPTION_ROUTES + DIRECT_ROUTES + WEBHOOK_ROUTES + SYSTEM_ROUTES
+)
 
 
 def create_app(services: Services) -> Flask:

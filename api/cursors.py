@@ -9,6 +9,7 @@ import re
 from jobs.errors import RequestError
 
 _JOB = re.compile(r"j(job_[0-9a-z]{26})")
+_DELIVERY = re.compile(r"d(evt_[0-9a-z]{26})")
 _POSITION = re.compile(r"i([0-9]{1,10})")
 
 
@@ -20,6 +21,16 @@ def job_cursor(job_id: str | None) -> str | None:
 def item_cursor(position: int | None) -> str | None:
     """Return the cursor after an item."""
     return None if position is None else _opaque(f"i{position}")
+
+
+def delivery_cursor(delivery_id: str | None) -> str | None:
+    """Return the cursor after a delivery."""
+    return None if delivery_id is None else _opaque(f"d{delivery_id}")
+
+
+def read_delivery_cursor(cursor: str | None) -> str | None:
+    """Return the delivery a cursor stands after; raise ``RequestError`` invalid_request."""
+    return None if cursor is None else _read(cursor, _DELIVERY)
 
 
 def read_job_cursor(cursor: str | None) -> str | None:

@@ -34,6 +34,7 @@ class ManifestQuery(CaptionOptions):
     """Options of a job made from a manifest; the other kinds of request carry theirs in the body."""
 
     priority: Priority | None = None
+    webhook_url: str | None = Field(None, max_length=2048)
 
 
 class JobsQuery(Body):
@@ -78,8 +79,9 @@ def _receiver(call: Call[ManifestQuery]) -> Receiver:
 
 
 def _manifest_spec(query: ManifestQuery) -> JobSpec:
-    options = CaptionOptions(**query.model_dump(exclude_unset=True, exclude={"priority"}))
-    return JobSpec(options=options, priority=query.priority or Priority.NORMAL)
+    options = CaptionOptions(**query.model_dump(exclude_unset=True, include=set(CaptionOptions.model_fields)))
+    priority = query.priority or Priority.NORMAL
+    return JobSpec(options=options, priority=priority, webhook_url=query.webhook_url)
 
 
 def list_jobs(call: Call[JobsQuery]) -> Response:

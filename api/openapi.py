@@ -29,6 +29,7 @@ _PATH_SCHEMAS: dict[str, Schema] = {
     "job_id": {"type": "string"},
     "position": {"type": "integer", "minimum": 0},
     "upload_id": {"type": "string"},
+    "delivery_id": {"type": "string"},
 }
 _JSON = ("application/json", "application/x-ndjson")
 

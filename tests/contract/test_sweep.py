@@ -17,6 +17,8 @@ from jobs.queue.embedded import EmbeddedQueue
 from jobs.store import Store
 from jobs.sweep import Sweep
 from jobs.tables import ChunkRow, UploadRow
+from jobs.urls import UrlGuard
+from jobs.webhooks import WebhookSender
 from tests.contract.stores import age_leases, captioned, claim, new_job, store
 
 __all__ = ["store"]
@@ -36,6 +38,11 @@ class AwayQueue(EmbeddedQueue):
         super().publish(messages)
 
 
+def sweeping(store: Store, objects: FolderObjects, queue: EmbeddedQueue) -> Sweep:
+    """One process's sweep."""
+    return Sweep(store, objects, queue, WebhookSender(store.webhooks, UrlGuard()))
+
+
 @pytest.fixture
 def objects(tmp_path: Path) -> FolderObjects:
     return FolderObjects(tmp_path / "objects")
@@ -43,7 +50,7 @@ def objects(tmp_path: Path) -> FolderObjects:
 
 def test_lost_messages_are_sent_again_once(store: Store, objects: FolderObjects) -> None:
     queue = EmbeddedQueue()
-    sweep = Sweep(store, objects, queue)
+    sweep = sweeping(store, objects, queue)
     new_job(store, 100)
     sweep.run_once()
     assert queue.depth(BULK) == 0  # just noticed; they may still be on their way
@@ -62,7 +69,7 @@ def test_a_dead_workers_chunk_is_announced_at_once(store: Store, objects: Folder
     job_id = new_job(store, 100)
     claim(store, job_id, 2)
     age_leases(store, job_id)
-    Sweep(store, objects, queue).run_once()
+    sweeping(store, objects, queue).run_once()
     assert queue.take([BULK], 0) == Message(BULK, job_id, 2)
 
 
@@ -71,7 +78,7 @@ def test_a_broker_that_is_away_costs_no_work(store: Store, objects: FolderObject
     job_id = new_job(store, 100)
     claim(store, job_id, 2)
     age_leases(store, job_id)
-    sweep = Sweep(store, objects, queue)
+    sweep = sweeping(store, objects, queue)
     sweep.run_once()
     queue.back = True
     with store.database.write() as connection:
@@ -84,7 +91,7 @@ def test_a_new_embedded_process_takes_everything_up(store: Store, objects: Folde
     queue = EmbeddedQueue()
     job_id = new_job(store, 100)
     claim(store, job_id, 1)
-    Sweep(store, objects, queue).recover_all()
+    sweeping(store, objects, queue).recover_all()
     taken = [queue.take([BULK], 0) for _ in range(queue.depth(BULK))]
     assert sorted(message.chunk for message in taken if message) == [0, 1, 2, 3]
 
@@ -97,7 +104,7 @@ def test_deleting_removes_objects_then_rows(store: Store, objects: FolderObjects
         writer.close()
         batch.flush()
     store.jobs.delete("ann", job_id)
-    Sweep(store, objects, EmbeddedQueue()).run_once()
+    sweeping(store, objects, EmbeddedQueue()).run_once()
     assert store.sweeps.deleted_jobs() == []
     with pytest.raises(ItemError):
         objects.read(image_key(job_id, 0), 10)
@@ -112,14 +119,14 @@ def test_what_a_dead_upload_left_is_removed(store: Store, objects: FolderObjects
         batch.flush()
     with store.database.write() as connection:
         connection.execute(update(UploadRow).values(heartbeat_at=LONG_AGO))
-    Sweep(store, objects, EmbeddedQueue()).run_once()
+    sweeping(store, objects, EmbeddedQueue()).run_once()
     assert store.sweeps.abandoned_uploads() == []
     with pytest.raises(ItemError):
         objects.read(image_key("job_1", 0), 10)
 
 
 def test_two_processes_sweep_in_turn(store: Store, objects: FolderObjects) -> None:
-    first, second = (Sweep(store, objects, EmbeddedQueue()) for _ in range(2))
+    first, second = (sweeping(store, objects, EmbeddedQueue()) for _ in range(2))
     assert first.run_once()
     assert not second.run_once()
 
@@ -128,6 +135,6 @@ def test_a_cancel_of_many_items_is_finished_by_the_sweep(store: Store, objects: 
     job_id = new_job(store, 12_000)
     store.chunks.record([captioned(claim(store, job_id, 0))])
     store.jobs.cancel("ann", job_id)
-    Sweep(store, objects, EmbeddedQueue()).run_once()
+    sweeping(store, objects, EmbeddedQueue()).run_once()
     job, _ = store.jobs.get("ann", job_id)
     assert (job.status, job.counts.canceled, job.counts.succeeded) == ("canceled", 11_968, 32)
