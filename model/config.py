@@ -15,10 +15,15 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Which frozen encoder, and whether mirrored pictures are seen in training too."""
+    """Which encoder, what of it is computed once and kept on disk, and how many views of each photo.
+
+    ``cache`` is "features" (the encoder stays as it is) or "trunk" (its upper part can be trained).
+    Views: 1 is plain, 2 adds the mirrored picture, more are drawn (``model.augmentation``).
+    """
 
     name: str
-    flipped: bool
+    cache: str
+    views: int
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,16 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class CrossEntropyConfig:
-    """The first phase: predict the next word of the reference captions."""
+    """The first two phases: predict the next word of the reference captions.
+
+    The upper part of the encoder learns too where ``encoder_learning_rate`` is not 0.
+    """
 
     epochs: int
     batch_images: int
     captions_per_image: int
     learning_rate: float
+    encoder_learning_rate: float
     warmup_steps: int
     label_smoothing: float
     weight_decay: float
@@ -57,14 +66,19 @@ class CrossEntropyConfig:
 
 @dataclass(frozen=True)
 class SelfCriticalConfig:
-    """The second phase: raise the CIDEr-D of sampled captions over that of the image's other samples."""
+    """The third phase: raise the reward of sampled captions over that of the image's other samples.
+
+    The reward is CIDEr-D less ``fluency_penalty`` for each repeated pair of words and an unfinished end.
+    """
 
     epochs: int
     decay_epochs: int
     batch_images: int
     samples: int
     temperature: float
+    fluency_penalty: float
     learning_rate: float
+    encoder_learning_rate: float
     cross_entropy: float
     average: float
 
@@ -89,8 +103,9 @@ class TrainingConfig:
     tokenizer: TokenizerConfig
     network: NetworkConfig
     cross_entropy: CrossEntropyConfig
-    self_critical: SelfCriticalConfig
     decoding: DecodingDefaults
+    fine_tune: CrossEntropyConfig | None = None
+    self_critical: SelfCriticalConfig | None = None
 
 
 _SECTIONS: dict[str, type[Any]] = {
@@ -98,9 +113,11 @@ _SECTIONS: dict[str, type[Any]] = {
     "tokenizer": TokenizerConfig,
     "network": NetworkConfig,
     "cross_entropy": CrossEntropyConfig,
-    "self_critical": SelfCriticalConfig,
     "decoding": DecodingDefaults,
+    "fine_tune": CrossEntropyConfig,
+    "self_critical": SelfCriticalConfig,
 }
+_OPTIONAL = {"fine_tune", "self_critical"}
 
 
 def read_config(config: str) -> TrainingConfig:
@@ -121,9 +138,12 @@ def read_config(config: str) -> TrainingConfig:
 def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
     """Check the keys of every section and build the configuration."""
     known = {"name", "seed", *_SECTIONS}
-    if set(values) != known:
-        raise TrainingError(f"{where}: missing or unknown: {', '.join(sorted(known ^ set(values)))}")
-    sections = {name: _section(name, kind, values[name], where) for name, kind in _SECTIONS.items()}
+    wrong = (known ^ set(values)) - (_OPTIONAL - set(values))
+    if wrong:
+        raise TrainingError(f"{where}: missing or unknown: {', '.join(sorted(wrong))}")
+    sections = {
+        name: _section(name, _SECTIONS[name], values[name], where) for name in set(values) & set(_SECTIONS)
+    }
     return TrainingConfig(name=str(values["name"]), seed=int(values["seed"]), **sections)
 
 

@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from model.errors import TrainingError
+
 
 class GridEncoder(nn.Module):
     """Maps uint8 RGB pixels (n, size, size, 3) to features (n, positions, channels); scaling included."""
@@ -14,6 +16,12 @@ class GridEncoder(nn.Module):
     size: ClassVar[int]
     positions: ClassVar[int]
     channels: ClassVar[int]
+    trunk_shape: ClassVar[tuple[int, ...]] = ()
+    """Shape of ``trunk``'s output for one image; empty if the encoder is not cut into trunk and top."""
+
+    def trunk(self, pixels: Tensor) -> Tensor:
+        """Map pixels to what the lower part makes of them; whole encoders have no such part."""
+        raise TrainingError(f"{type(self).__name__} has no trunk")
 
 
 class ImageNetScaling(nn.Module):

@@ -1,96 +1,130 @@
-"""Encoder features of a photo collection, computed once into a memory-mapped file, resumable."""
+"""What the encoder makes of a photo collection, computed once into a memory-mapped file, resumable."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.augmentation import view
 from model.captioner import Pixels, Preprocessing
-from model.encoder import load_pretrained
+from model.dataset import CaptionedImage
 from model.encoder_base import GridEncoder
 from model.errors import ImageError, TrainingError
-from model.graphs import encoder_graph
+from model.graphs import encoder_graph, trunk_graph
 from model.images import read_image
 
-Features = NDArray[np.float16]
+Cache = NDArray[np.float16]
+"""(views, photos, …): the features, or what the encoder's trunk makes of the pictures."""
 MAX_PIXELS = 50_000_000
 _MICRO_BATCH = 8
+_SAVED_EVERY = 32
 Encode = Callable[[Pixels], NDArray[np.float32]]
 
 
-def feature_table(
+@dataclass(frozen=True)
+class _Plan:
+    """All that determines the file: the photos, the encoder, what is kept of it, how many views."""
+
+    images: Path
+    photos: Sequence[CaptionedImage]
+    encoder: GridEncoder
+    encoder_name: str
+    kind: str
+    views: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        inner: tuple[int, ...] = (self.encoder.positions, self.encoder.channels)
+        if self.kind == "trunk":
+            inner = self.encoder.trunk_shape
+        return (self.views, len(self.photos), *inner)
+
+    def identity(self) -> str:
+        weights = hashlib.sha256()
+        for tensor in self.encoder.state_dict().values():
+            weights.update(tensor.numpy().tobytes())
+        names = [(photo.name, photo.split) for photo in self.photos]
+        text = json.dumps([names, self.encoder_name, self.kind, self.shape, weights.hexdigest()])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def batches(self) -> list[tuple[int, list[int]]]:
+        """Return (view, photos) in the order of computing; only training sees other views than the plain."""
+        every = list(range(len(self.photos)))
+        train = [number for number in every if self.photos[number].split == "train"]
+        return [
+            (number, wanted[at : at + _MICRO_BATCH])
+            for number in range(self.views)
+            for wanted in (train if number else every,)
+            for at in range(0, len(wanted), _MICRO_BATCH)
+        ]
+
+
+def image_cache(
     images: Path,
-    names: Sequence[str],
+    photos: Sequence[CaptionedImage],
+    encoder: GridEncoder,
     encoder_name: str,
     folder: Path,
     *,
-    flipped: bool,
+    kind: str,
+    views: int,
     on_progress: Callable[[int, int], None],
-) -> Features:
-    """Return fp16 features (images, views, positions, channels), read-only; views are plain and mirrored."""
-    encoder = load_pretrained(encoder_name)
+) -> Cache:
+    """Return fp16 tensors of all photos, read-only; ``kind`` is "features" or "trunk".
+
+    Views other than the first, plain one exist of train photos only.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (len(names), 2 if flipped else 1, encoder.positions, encoder.channels)
+    plan = _Plan(images, photos, encoder, encoder_name, kind, views)
     table, progress = folder / "features.npy", folder / "features.json"
-    identity = _identity(names, encoder_name, shape)
-    done = _rows_done(table, progress, identity)
+    identity = plan.identity()
+    done = _batches_done(table, progress, identity)
     if done == 0:
-        np.lib.format.open_memmap(table, mode="w+", dtype=np.float16, shape=shape).flush()
-    if done < len(names):
-        paths = [images / name for name in names]
-        _fill(table, progress, identity, encoder, paths, done, on_progress)
-    found: Features = np.load(table, mmap_mode="r")
+        np.lib.format.open_memmap(table, mode="w+", dtype=np.float16, shape=plan.shape).flush()
+    for finished, total in _fill(plan, table, progress, identity, done):
+        on_progress(finished, total)
+    found: Cache = np.load(table, mmap_mode="r")
     return found
 
 
-def _identity(names: Sequence[str], encoder_name: str, shape: tuple[int, ...]) -> str:
-    text = json.dumps([list(names), encoder_name, shape])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _rows_done(table: Path, progress: Path, identity: str) -> int:
+def _batches_done(table: Path, progress: Path, identity: str) -> int:
     if not (table.exists() and progress.exists()):
         return 0
     state = json.loads(progress.read_text())
-    return int(state["rows"]) if state["identity"] == identity else 0
+    return int(state["batches"]) if state["identity"] == identity else 0
 
 
-def _fill(
-    table: Path,
-    progress: Path,
-    identity: str,
-    encoder: GridEncoder,
-    paths: list[Path],
-    done: int,
-    on_progress: Callable[[int, int], None],
-) -> None:
+def _fill(plan: _Plan, table: Path, progress: Path, identity: str, done: int) -> Iterator[tuple[int, int]]:
+    batches = plan.batches()
+    if done == len(batches):
+        return
     rows = np.lib.format.open_memmap(table, mode="r+")
     encode: Encode | None = None  # compiled once the first photos could be read
-    for start in range(done, len(paths), _MICRO_BATCH):
-        batch = paths[start : start + _MICRO_BATCH]
-        pixels = np.stack([_read(path, encoder.size) for path in batch])
-        encode = encode or compiled_encoder(encoder)
-        for view in range(rows.shape[1]):
-            rows[start : start + len(batch), view] = encode(pixels[:, :, ::-1] if view else pixels)
-        finished = start + len(batch)
-        if finished == len(paths) or start // _MICRO_BATCH % 32 == 31:
+    for number, (seen, photos) in enumerate(batches[done:], start=done + 1):
+        names = [plan.photos[photo].name for photo in photos]
+        pixels = np.stack([view(_read(plan.images / name, plan.encoder.size), seen, name) for name in names])
+        encode = encode or compiled_encoder(plan.encoder, plan.kind)
+        rows[seen, photos] = encode(pixels)
+        if number == len(batches) or number % _SAVED_EVERY == 0:
             rows.flush()
-            progress.write_text(json.dumps({"identity": identity, "rows": finished}))
-        on_progress(finished, len(paths))
+            progress.write_text(json.dumps({"identity": identity, "batches": number}))
+        yield number, len(batches)
 
 
-def compiled_encoder(encoder: GridEncoder) -> Encode:
+def compiled_encoder(encoder: GridEncoder, kind: str) -> Encode:
     """Compile the encoder for this CPU, three times faster than torch; (n, size, size, 3) to float32."""
     import openvino as ov
 
+    graph = trunk_graph(encoder) if kind == "trunk" else encoder_graph(encoder)
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = ov.Core().compile_model(encoder_graph(encoder), "CPU", settings)
+    compiled = ov.Core().compile_model(graph, "CPU", settings)
     return lambda pixels: compiled([np.ascontiguousarray(pixels)])[0]
 
 

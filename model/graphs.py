@@ -53,6 +53,21 @@ def encoder_graph(encoder: GridEncoder) -> ov.Model:
     return _image_graph(encoder, encoder.size)
 
 
+def trunk_graph(encoder: GridEncoder) -> ov.Model:
+    """Convert the lower part of an encoder: pixels as above in, its trunk's output (n, …) out."""
+    return _image_graph(_Trunk(encoder), encoder.size)
+
+
+class _Trunk(nn.Module):
+    def __init__(self, encoder: GridEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map uint8 (n, size, size, 3) to the trunk's output."""
+        return self.encoder.trunk(pixels)
+
+
 def memory_graph(encoder: GridEncoder, network: Network) -> ov.Model:
     """Convert the part that runs once per image, ``ImageToMemory``."""
     return _image_graph(ImageToMemory(encoder, network).eval(), encoder.size)

@@ -6,16 +6,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.config import SelfCriticalConfig
-from model.network import CaptionNetwork, pack
+from model.network import pack
+from model.networks import Network
 from model.tokenizer import UNKNOWN
-from model.training_data import Batch
 
 _TOKENS = 24
 """Longer references are cut: one long caption would stretch the padding of the whole batch."""
 
 
 def cross_entropy_loss(
-    network: CaptionNetwork, features: Tensor, captions: list[list[list[int]]], smoothing: float
+    network: Network, features: Tensor, captions: list[list[list[int]]], smoothing: float
 ) -> Tensor:
     """Mean loss per token of the reference captions; unknown words are read but never to be said."""
     inputs, targets, packing = pack(captions, _TOKENS)
@@ -24,8 +24,9 @@ def cross_entropy_loss(
 
 
 def self_critical_loss(
-    network: CaptionNetwork,
-    batch: Batch,
+    network: Network,
+    features: Tensor,
+    references: list[list[list[int]]],
     samples: list[list[list[int]]],
     rewards: Tensor,
     config: SelfCriticalConfig,
@@ -33,12 +34,12 @@ def self_critical_loss(
 ) -> Tensor:
     """Self-critical loss (Rennie et al., CVPR 2017) with the mean of the other samples as the baseline.
 
-    samples: token ids per image and sample; rewards (images, samples). The small cross-entropy term on one
-    reference per image keeps the language sound.
+    references: one per image, of which a small cross-entropy term keeps the language sound; samples: token
+    ids per image and sample; rewards (images, samples).
     """
-    joined = [[*drawn, *reference] for drawn, reference in zip(samples, batch.captions, strict=True)]
+    joined = [[*drawn, *reference] for drawn, reference in zip(samples, references, strict=True)]
     inputs, targets, packing = pack(joined, length)
-    scores = network(network.grid(batch.features), inputs, packing)
+    scores = network(network.grid(features), inputs, packing)
     rows = packing.index // packing.length % (config.samples + 1)
     reference = rows == config.samples
     gain = (rewards - rewards.mean(1, keepdim=True)) * config.samples / max(config.samples - 1, 1)

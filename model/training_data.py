@@ -1,4 +1,4 @@
-"""What the training loops read: features, token ids, and batches in a seeded order."""
+"""What the training loops read: cached tensors, token ids, and batches in a seeded order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.dataset import CaptionedImage
-from model.features import Features
+from model.features import Cache
 from model.tokenizer import Tokenizer
 
 MIN_WORDS = 3  # shorter references ("A", "broken image") are junk and are not trained on
@@ -19,15 +19,15 @@ MIN_WORDS = 3  # shorter references ("A", "broken image") are junk and are not t
 
 @dataclass(frozen=True)
 class Split:
-    """The photos of one split: rows of the feature table and their tokenized captions."""
+    """The photos of one split: rows of the cache and their tokenized captions."""
 
-    features: Features
+    cache: Cache
     rows: list[int]
     captions: list[list[list[int]]]
 
     def batch(self, numbers: list[int], views: list[int]) -> Tensor:
-        """Return float32 features (n, positions, channels) of some photos, one view of each."""
-        chosen = [self.features[self.rows[number], view] for number, view in zip(numbers, views, strict=True)]
+        """Return what the cache holds of some photos, one view of each, as float32."""
+        chosen = [self.cache[view, self.rows[number]] for number, view in zip(numbers, views, strict=True)]
         return torch.from_numpy(np.stack(chosen)).float()
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ def usable(photo: CaptionedImage, tokenizer: Tokenizer) -> list[list[int]]:
     return [ids for ids in map(tokenizer.encode, photo.captions) if len(ids) >= MIN_WORDS]
 
 
-def make_split(features: Features, photos: list[CaptionedImage], split: str, tokenizer: Tokenizer) -> Split:
+def make_split(cache: Cache, photos: list[CaptionedImage], split: str, tokenizer: Tokenizer) -> Split:
     """Collect the photos of a split that have at least one usable caption."""
     rows, captions = [], []
     for number, photo in enumerate(photos):
@@ -47,27 +47,27 @@ def make_split(features: Features, photos: list[CaptionedImage], split: str, tok
         if photo.split == split and tokens:
             rows.append(number)
             captions.append(tokens)
-    return Split(features, rows, captions)
+    return Split(cache, rows, captions)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some photos of a split: their numbers, features and captions (equally many for each)."""
+    """Some photos of a split: their numbers, cached tensors and captions (equally many for each)."""
 
     numbers: list[int]
-    features: Tensor
+    cached: Tensor
     captions: list[list[list[int]]]
 
 
 def batches(split: Split, size: int, captions: int, order: random.Random) -> Iterator[Batch]:
     """Yield the photos of a split in random order and view, with ``captions`` of its captions."""
-    views = split.features.shape[1]
+    views = len(split.cache)
     numbers = list(range(len(split)))
     order.shuffle(numbers)
     for start in range(0, len(numbers), size):
         chosen = numbers[start : start + size]
-        features = split.batch(chosen, [order.randrange(views) for _ in chosen])
-        yield Batch(chosen, features, [_pick(split.captions[n], captions, order) for n in chosen])
+        cached = split.batch(chosen, [order.randrange(views) for _ in chosen])
+        yield Batch(chosen, cached, [_pick(split.captions[n], captions, order) for n in chosen])
 
 
 def _pick(captions: list[list[int]], count: int, order: random.Random) -> list[list[int]]:
@@ -76,7 +76,7 @@ def _pick(captions: list[list[int]], count: int, order: random.Random) -> list[l
 
 
 def plain_batches(split: Split, size: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the photos of a split in order, unmirrored: their numbers and features."""
+    """Yield the photos of a split in order, plain: their numbers and cached tensors."""
     for start in range(0, len(split), size):
         numbers = list(range(start, min(start + size, len(split))))
         yield numbers, split.batch(numbers, [0] * len(numbers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,39 +14,61 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.errors import TrainingError
-from model.networks import Network
+from model.trained_captioner import TrainedCaptioner
 
 
 @dataclass
 class TrainingState:
-    """The network, the running average of its weights, the optimizer and the epochs so far."""
+    """What is trained, the running average of its weights, the optimizer and the epochs so far."""
 
-    network: Network
+    captioner: TrainedCaptioner
     average: dict[str, Tensor]
     optimizer: torch.optim.AdamW
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def follow(self, decay: float) -> None:
         """Move the running average towards the weights; ``decay`` is the share that stays."""
-        weights = dict(self.network.named_parameters())
+        weights = dict(self.captioner.named_parameters())
         torch._foreach_lerp_(
             list(self.average.values()), [weights[k].detach() for k in self.average], 1 - decay
         )
 
     def adopt_average(self) -> None:
         """Go on from the averaged weights."""
-        self.network.load_state_dict(self.average)
+        self.captioner.load_state_dict(self.average, strict=False)
+
+    def advance(self, loss: Tensor, rates: tuple[float, float], decay: float) -> None:
+        """Make one step down the loss; ``rates`` are the learning rates of network and encoder."""
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.captioner.parameters(), 1.0)
+        self.optimizer.step()
+        self.follow(decay)
+
+    def averaged(self) -> TrainedCaptioner:
+        """Return a copy with the averaged weights, for looking at."""
+        found = copy.deepcopy(self.captioner)
+        found.load_state_dict(self.average, strict=False)
+        return found.eval()
 
 
-def average_of(network: Network) -> dict[str, Tensor]:
-    """Start a running average at the network's weights."""
-    return {name: value.detach().clone() for name, value in network.named_parameters()}
+def make_optimizer(captioner: TrainedCaptioner, weight_decay: float) -> torch.optim.AdamW:
+    """Make a fresh optimizer of two groups: the network's weights, and those of the encoder's upper part."""
+    groups = [{"params": list(part.parameters())} for part in (captioner.network, captioner.top)]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=weight_decay)
+
+
+def average_of(captioner: TrainedCaptioner) -> dict[str, Tensor]:
+    """Start a running average at the weights."""
+    return {name: value.detach().clone() for name, value in captioner.named_parameters()}
 
 
 def save_state(state: TrainingState, path: Path, identity: str) -> None:
     """Write the state; a kill leaves the previous file in place."""
     tensors = {f"average/{key}": value for key, value in state.average.items()}
-    for name, value in state.network.named_parameters():
+    for name, value in state.captioner.named_parameters():
         tensors[f"weight/{name}"] = value.detach()
         for moment, tensor in state.optimizer.state.get(value, {}).items():
             tensors[f"{moment}/{name}"] = torch.as_tensor(tensor)
@@ -68,7 +91,7 @@ def restore_state(state: TrainingState, path: Path, identity: str) -> None:
         )
     state.history = json.loads(header["history"])
     with torch.no_grad():
-        for name, value in state.network.named_parameters():
+        for name, value in state.captioner.named_parameters():
             value.copy_(tensors[f"weight/{name}"])
             state.average[name].copy_(tensors[f"average/{name}"])
             moments = {

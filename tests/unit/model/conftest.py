@@ -17,7 +17,8 @@ name = "tiny-1"
 seed = 3
 [encoder]
 name = "efficientnet-lite0"
-flipped = true
+cache = "trunk"
+views = 3
 [tokenizer]
 min_count = 2
 [network]
@@ -33,7 +34,18 @@ epochs = 20
 batch_images = 8
 captions_per_image = 3
 learning_rate = 5e-3
+encoder_learning_rate = 0
 warmup_steps = 4
+label_smoothing = 0.1
+weight_decay = 0.01
+average = 0.9
+[fine_tune]
+epochs = 1
+batch_images = 8
+captions_per_image = 3
+learning_rate = 1e-3
+encoder_learning_rate = 1e-3
+warmup_steps = 1
 label_smoothing = 0.1
 weight_decay = 0.01
 average = 0.9
@@ -43,7 +55,9 @@ decay_epochs = 1
 batch_images = 8
 samples = 3
 temperature = 0.7
+fluency_penalty = 0.5
 learning_rate = 1e-4
+encoder_learning_rate = 1e-4
 cross_entropy = 0.05
 average = 0.9
 [decoding]

@@ -28,7 +28,7 @@ def _log(output: Path) -> list[dict[str, str]]:
 
 def test_it_learns_what_the_pictures_show(trained: Path) -> None:
     log = _log(trained)
-    assert [row["phase"] for row in log] == ["cross_entropy"] * 20 + ["self_critical"]
+    assert [row["phase"] for row in log] == ["cross_entropy"] * 20 + ["fine_tune", "self_critical"]
     assert float(log[19]["train_loss"]) < 0.6 * float(log[0]["train_loss"])
     assert max(float(row["dev_cider_d"]) for row in log) > 3.0
 
@@ -36,7 +36,7 @@ def test_it_learns_what_the_pictures_show(trained: Path) -> None:
 def test_a_killed_run_goes_on_with_the_same_curve(world: World, trained: Path, tmp_path: Path) -> None:
     for name in ("features.npy", "features.json"):
         shutil.copy(trained / name, tmp_path)
-    for killed_in in (19, 21):  # one in each phase
+    for killed_in in (19, 21, 22):  # one in each phase
 
         def kill(progress: Progress, stage: str = f"epoch {killed_in}") -> None:
             if progress.stage == stage and progress.done == 2:

@@ -1,0 +1,143 @@
+"""The phases of training: cross-entropy, fine-tuning with the encoder's upper part, self-critical."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from model.config import CrossEntropyConfig, SelfCriticalConfig, TrainingConfig
+from model.english import UNFINISHED_ENDS
+from model.errors import TrainingError
+from model.objectives import cross_entropy_loss, self_critical_loss
+from model.progress import Progress
+from model.reward import Reward
+from model.sampling import draw
+from model.tokenizer import Tokenizer
+from model.training_data import Split, batches
+from model.training_state import TrainingState
+
+_CRITICAL_WARMUP = 20
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase: its settings, and how many epochs of other phases came before."""
+
+    name: str
+    settings: CrossEntropyConfig | SelfCriticalConfig
+    before: int
+
+    def starts(self, epoch: int) -> bool:
+        """Say whether an epoch, counted from 1 over all phases, is this phase's first."""
+        return epoch == self.before + 1
+
+
+def phases(config: TrainingConfig) -> list[Phase]:
+    """Return the phases of a configuration that have epochs, in order."""
+    found: list[Phase] = []
+    before = 0
+    for name in ("cross_entropy", "fine_tune", "self_critical"):
+        settings = getattr(config, name)
+        if settings is None or not settings.epochs:
+            continue
+        if settings.encoder_learning_rate and config.encoder.cache == "features":
+            raise TrainingError(f'[{name}] trains the encoder: that needs cache = "trunk" in [encoder]')
+        found.append(Phase(name, settings, before))
+        before += settings.epochs
+    return found
+
+
+def steps(
+    phase: Phase,
+    epoch: int,
+    state: TrainingState,
+    data: Split,
+    tokenizer: Tokenizer,
+    config: TrainingConfig,
+    report: Callable[[Progress], None],
+) -> Iterator[float]:
+    """Train one epoch of a phase; yield the loss of every step, for self-critical the reward negated."""
+    state.captioner.top_learns = phase.settings.encoder_learning_rate > 0
+    order = random.Random(config.seed * 100_003 + epoch)  # noqa: S311 - an order, not a secret
+    past = epoch - phase.before - 1
+    stage = f"epoch {epoch}"
+    if isinstance(phase.settings, SelfCriticalConfig):
+        reward = Reward(
+            data.captions,
+            config.decoding.max_length,
+            unfinished=tokenizer.ids(UNFINISHED_ENDS),
+            penalty=phase.settings.fluency_penalty,
+        )
+        length = config.decoding.max_length
+        yield from _critical(phase.settings, past, stage, state, data, reward, length, order, report)
+    else:
+        yield from _cross_entropy(phase.settings, past, stage, state, data, order, report)
+
+
+def _cross_entropy(
+    config: CrossEntropyConfig,
+    past: int,
+    stage: str,
+    state: TrainingState,
+    data: Split,
+    order: random.Random,
+    report: Callable[[Progress], None],
+) -> Iterator[float]:
+    count = -(-len(data) // config.batch_images)
+    total = config.epochs * count
+    warmup = min(config.warmup_steps, total // 5)
+    captioner = state.captioner
+    captioner.train()
+    for number, batch in enumerate(batches(data, config.batch_images, config.captions_per_image, order)):
+        features = captioner.features(batch.cached)
+        loss = cross_entropy_loss(captioner.network, features, batch.captions, config.label_smoothing)
+        step = past * count + number
+        # Early on the average follows faster, so that it does not remember where it came from.
+        decay = min(config.average, (1 + step) / (10 + step))
+        state.advance(loss, _rates(config, step, total, warmup), decay)
+        report(Progress(stage, number + 1, count, f"loss {loss.item():.3f}"))
+        yield loss.item()
+
+
+def _critical(
+    config: SelfCriticalConfig,
+    past: int,
+    stage: str,
+    state: TrainingState,
+    data: Split,
+    reward: Reward,
+    length: int,
+    order: random.Random,
+    report: Callable[[Progress], None],
+) -> Iterator[float]:
+    count = -(-len(data) // config.batch_images)
+    captioner = state.captioner
+    captioner.eval()
+    for number, batch in enumerate(batches(data, config.batch_images, 1, order)):
+        features = captioner.features(batch.cached)
+        samples = draw(captioner.network, features.detach(), config.samples, length, config.temperature)
+        scores = [
+            [reward.score(image, sample) for sample in drawn]
+            for image, drawn in zip(batch.numbers, samples, strict=True)
+        ]
+        loss = self_critical_loss(
+            captioner.network, features, batch.captions, samples, torch.tensor(scores), config, length
+        )
+        rates = _rates(config, past * count + number, config.decay_epochs * count, _CRITICAL_WARMUP)
+        state.advance(loss, rates, config.average)
+        mean = sum(map(sum, scores)) / (len(scores) * config.samples)
+        report(Progress(stage, number + 1, count, f"reward {mean:.3f}"))
+        yield -mean
+
+
+def _rates(
+    config: CrossEntropyConfig | SelfCriticalConfig, step: int, total: int, warmup: int
+) -> tuple[float, float]:
+    """Learning rates of network and encoder: a linear rise, then half a cosine down to a twentieth."""
+    fall = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    share = (step + 1) / warmup if step < warmup else fall
+    return share * config.learning_rate, share * config.encoder_learning_rate
