@@ -10,7 +10,6 @@ from flask import Response, request
 from pydantic import Field, ValidationError
 
 from api.answers import json_answer
-from api.problems import invalid
 from api.routes import Answer, Call, Media, NoQuery, Route
 from jobs.errors import RequestError
 from jobs.names import clean_name
@@ -23,6 +22,7 @@ from jobs.store.uploads import (
     upload_key,
     upload_name,
 )
+from jobs.validation import invalid
 
 JSON_BYTES = 2 * 1024 * 1024
 

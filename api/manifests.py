@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 
 from pydantic import ValidationError
 
 from api.body import RequestBody
 from api.context import Context
-from api.problems import invalid
 from api.spool import Fingerprint, ItemSpool
 from api.submission import Received
 from jobs.errors import RequestError
+from jobs.manifests import Lines, read_csv, read_ndjson
 from jobs.records import ImageReference, JobRequest, JobSpec
+from jobs.validation import invalid
 
 JSON_BYTES = 8 * 1024 * 1024
-LINE_BYTES = 16 * 1024
-PLACES = ("s3_uri", "url", "upload_id")
-COLUMNS = (*PLACES, "custom_id")
 
 
 class ReferenceRequest:
@@ -53,7 +50,7 @@ class Manifest:
     ) -> None:
         self._context = context
         self._owner = owner
-        self._lines = Lines(body)
+        self._lines = Lines(body.read)
         self._spec = spec
         self._comma_separated = comma_separated
 
@@ -106,78 +103,3 @@ class _Spool:
             yield reference
         if count == 0:
             raise RequestError("invalid_request", "the manifest names no images")
-
-
-class Lines:
-    """The lines of a body as text; ``number`` is the present one's."""
-
-    def __init__(self, body: RequestBody) -> None:
-        self._body = body
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        rest = b""
-        while block := self._body.read():
-            *whole, rest = (rest + block).split(b"\n")
-            yield from map(self._text, whole)
-            self._refuse_long(rest)
-        if rest:
-            yield self._text(rest)
-
-    def _text(self, line: bytes) -> str:
-        self.number += 1
-        self._refuse_long(line)
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise RequestError("invalid_request", "not UTF-8") from error
-        return text.removeprefix("\ufeff") if self.number == 1 else text
-
-    def _refuse_long(self, line: bytes) -> None:
-        if len(line) > LINE_BYTES:
-            raise RequestError("invalid_request", f"longer than {LINE_BYTES} bytes")
-
-
-def read_ndjson(lines: Lines) -> Iterator[ImageReference]:
-    """Yield one reference a line; empty lines are passed over."""
-    for line in lines:
-        if line.strip():
-            try:
-                yield ImageReference.model_validate_json(line)
-            except ValidationError as error:
-                raise invalid(error, "the image") from error
-
-
-def read_csv(lines: Lines) -> Iterator[ImageReference]:
-    """Yield one reference a row; the first row names the columns: a place and, if wanted, ``custom_id``."""
-    rows = csv.reader((f"{line}\n" for line in lines), strict=True)
-    columns: list[str] | None = None
-    try:
-        for row in rows:
-            if columns is None:
-                columns = _columns(row)
-            elif row:
-                yield _reference(columns, row)
-    except csv.Error as error:
-        raise RequestError("invalid_request", f"not valid CSV: {error}") from error
-
-
-def _columns(row: list[str]) -> list[str]:
-    columns = [name.strip() for name in row]
-    for name in columns:
-        if name not in COLUMNS:
-            raise RequestError("invalid_request", f"unknown column {name!r}: there are {', '.join(COLUMNS)}")
-    if not set(PLACES) & set(columns) or len(set(columns)) != len(columns):
-        message = f"the first row must name one of the columns {', '.join(PLACES)}, each column once"
-        raise RequestError("invalid_request", message)
-    return columns
-
-
-def _reference(columns: list[str], row: list[str]) -> ImageReference:
-    if len(row) != len(columns):
-        raise RequestError("invalid_request", f"{len(row)} fields where there are {len(columns)} columns")
-    given = {name: value for name, value in zip(columns, row, strict=True) if value}
-    try:
-        return ImageReference.model_validate(given)
-    except ValidationError as error:
-        raise invalid(error, "the image") from error

@@ -6,8 +6,6 @@ import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, g
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from jobs.errors import REQUEST_STATUS, RequestError, TransientError
@@ -74,29 +72,3 @@ def _unexpected(error: Exception) -> Response:
     log.error("request %s failed", g.get("request_id"), exc_info=error)
     detail = "the server made a mistake; its log tells more under this request id"
     return problem("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, detail)
-
-
-def invalid(error: ValidationError, subject: str) -> RequestError:
-    """Say a validation error in one sentence about ``subject``, such as "the job part"."""
-    errors = error.errors(include_url=False, include_context=True, include_input=False)
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return RequestError("invalid_request", f"{subject}: {_sentence(errors[0])}{more}")
-
-
-def _sentence(error: ErrorDetails) -> str:
-    field = _path(error["loc"])
-    match error["type"]:
-        case "json_invalid":
-            return f"not valid JSON: {error.get('ctx', {}).get('error', '')}"
-        case "extra_forbidden":
-            return f"unknown field {field}"
-        case "missing":
-            return f"{field} is missing"
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{field}: {message}" if field else message
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Return ``images[3].s3_uri`` for ``("images", 3, "s3_uri")``."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
-    return "".join(parts).removeprefix(".")

@@ -14,9 +14,9 @@ from werkzeug.datastructures import MultiDict
 from api.auth import authenticate
 from api.body import RequestBody
 from api.context import Context, current_context
-from api.problems import invalid
 from jobs.errors import RequestError
 from jobs.services import Services
+from jobs.validation import invalid
 
 Q = TypeVar("Q", bound=BaseModel)
 

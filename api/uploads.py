@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from api.body import RequestBody
 from api.context import Context
 from api.parts import Part, read_parts
-from api.problems import invalid
 from api.spool import Fingerprint, ItemSpool
 from api.submission import Received
 from jobs.errors import ItemCode, ItemError, RequestError
@@ -21,6 +20,7 @@ from jobs.objects import ObjectWriter, UploadBatch, image_key
 from jobs.records import CaptionOptions, JobSpec
 from jobs.store.jobs import UPLOAD
 from jobs.store.submit import NewItem
+from jobs.validation import invalid
 
 SMALL_PART_BYTES = 256 * 1024
 

@@ -66,7 +66,7 @@ def _connect() -> tuple[S3Client, FastReads]:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    with _translated():
+    with translated():
         # Not the session that boto3 shares: that one keeps the first credentials it ever saw.
         session = boto3.Session()
         client = session.client("s3", config=config)
@@ -92,7 +92,7 @@ class S3Objects:
 
     def open(self, key: str) -> BinaryIO:
         """Open an object for streaming."""
-        with _translated():
+        with translated():
             return cast(BinaryIO, self._s3.client.get_object(Bucket=self._bucket, Key=key)["Body"])
 
     def url(self, key: str, content_type: str) -> str | None:
@@ -102,18 +102,18 @@ class S3Objects:
     def upload_url(self, key: str, content_type: str, size: int, seconds: int) -> str | None:
         """Return a presigned URL; S3 itself refuses another type or length than the signed ones."""
         wanted = {"Bucket": self._bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
-        with _translated(item=False):
+        with translated(item=False):
             return self._s3.client.generate_presigned_url("put_object", Params=wanted, ExpiresIn=seconds)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the sizes of the objects under a prefix."""
         pages = self._s3.client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        with _translated(item=False):
+        with translated(item=False):
             return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", ())}
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects, a thousand at a time."""
-        with _translated(item=False):
+        with translated(item=False):
             for start in range(0, len(keys), DELETED_AT_ONCE):
                 self._delete([{"Key": key} for key in keys[start : start + DELETED_AT_ONCE]])
 
@@ -125,7 +125,7 @@ class S3Objects:
     def delete_prefix(self, prefix: str) -> int:
         """Delete all objects under a prefix, a thousand at a time."""
         deleted = 0
-        with _translated():
+        with translated():
             pages = self._s3.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=prefix
             )
@@ -139,7 +139,7 @@ class S3Objects:
     def create_bucket(self) -> bool:
         """Make the bucket where there is none; return whether there was none."""
         client = self._s3.client
-        with _translated(item=False):
+        with translated(item=False):
             if self._bucket in {bucket.get("Name") for bucket in client.list_buckets()["Buckets"]}:
                 return False
             region = client.meta.region_name
@@ -150,12 +150,12 @@ class S3Objects:
 
     def check(self) -> None:
         """Ask for the bucket."""
-        with _translated(item=False):
+        with translated(item=False):
             self._s3.client.head_bucket(Bucket=self._bucket)
 
 
 def _read(client: S3Client, bucket: str, key: str, limit: int) -> bytes:
-    with _translated():
+    with translated():
         answer = client.get_object(Bucket=bucket, Key=key)
         with answer["Body"] as body:
             if answer["ContentLength"] > limit:
@@ -166,7 +166,7 @@ def _read(client: S3Client, bucket: str, key: str, limit: int) -> bytes:
 def presigned(s3: S3, bucket: str, key: str, content_type: str) -> str:
     """Return a URL that serves an object as ``content_type`` for a quarter of an hour."""
     parameters = {"Bucket": bucket, "Key": key, "ResponseContentType": content_type}
-    with _translated(item=False):
+    with translated(item=False):
         return s3.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=URL_SECONDS)
 
 
@@ -199,7 +199,7 @@ class _S3Batch:
             self._pending.pop(0).result()
 
     def _put(self, file: IO[bytes], key: str, content_type: str) -> None:
-        with file, _translated(item=False):
+        with file, translated(item=False):
             file.seek(0)
             self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=content_type)
 
@@ -225,7 +225,7 @@ class _S3Writer:
 
 
 @contextmanager
-def _translated(*, item: bool = True) -> Iterator[None]:
+def translated(*, item: bool = True) -> Iterator[None]:
     """Say boto3's errors in our words; ``item`` where a missing object is the item's own fault."""
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError

@@ -1,0 +1,98 @@
+"""Manifests: lists of images, one a line, as NDJSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+
+from pydantic import ValidationError
+
+from jobs.errors import RequestError
+from jobs.records import ImageReference
+from jobs.validation import invalid
+
+LINE_BYTES = 16 * 1024
+PLACES = ("s3_uri", "url", "upload_id")
+COLUMNS = (*PLACES, "custom_id")
+
+
+class Lines:
+    """The lines of a stream as text; ``number`` is the present one's, ``offset`` where the next one begins.
+
+    They may begin in the middle: behind ``offset`` bytes and ``number`` lines.
+    """
+
+    def __init__(self, read: Callable[[], bytes], number: int = 0, offset: int = 0) -> None:
+        self._read = read
+        self.number = number
+        self.offset = offset
+
+    def __iter__(self) -> Iterator[str]:
+        rest = b""
+        while block := self._read():
+            *whole, rest = (rest + block).split(b"\n")
+            for line in whole:
+                self.offset += len(line) + 1
+                yield self._text(line)
+            self._refuse_long(rest)
+        if rest:
+            self.offset += len(rest)
+            yield self._text(rest)
+
+    def _text(self, line: bytes) -> str:
+        self.number += 1
+        self._refuse_long(line)
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise RequestError("invalid_request", "not UTF-8") from error
+        return text.removeprefix("\ufeff") if self.number == 1 else text
+
+    def _refuse_long(self, line: bytes) -> None:
+        if len(line) > LINE_BYTES:
+            raise RequestError("invalid_request", f"longer than {LINE_BYTES} bytes")
+
+
+def read_ndjson(lines: Lines) -> Iterator[ImageReference]:
+    """Yield one reference a line; empty lines are passed over."""
+    for line in lines:
+        if line.strip():
+            try:
+                yield ImageReference.model_validate_json(line)
+            except ValidationError as error:
+                raise invalid(error, "the image") from error
+
+
+def read_csv(lines: Lines, columns: list[str] | None = None) -> Iterator[ImageReference]:
+    """Yield one reference a row; without ``columns`` the first row names them."""
+    rows = csv.reader((f"{line}\n" for line in lines), strict=True)
+    try:
+        for row in rows:
+            if columns is None:
+                columns = read_columns(row)
+            elif row:
+                yield _reference(columns, row)
+    except csv.Error as error:
+        raise RequestError("invalid_request", f"not valid CSV: {error}") from error
+
+
+def read_columns(row: list[str]) -> list[str]:
+    """Return the columns that a first row names: a place and, if wanted, ``custom_id``."""
+    columns = [name.strip() for name in row]
+    for name in columns:
+        if name not in COLUMNS:
+            raise RequestError("invalid_request", f"unknown column {name!r}: there are {', '.join(COLUMNS)}")
+    if not set(PLACES) & set(columns) or len(set(columns)) != len(columns):
+        message = f"the first row must name one of the columns {', '.join(PLACES)}, each column once"
+        raise RequestError("invalid_request", message)
+    return columns
+
+
+def _reference(columns: list[str], row: list[str]) -> ImageReference:
+    if len(row) != len(columns):
+        raise RequestError("invalid_request", f"{len(row)} fields where there are {len(columns)} columns")
+    given = {name: value for name, value in zip(columns, row, strict=True) if value}
+    try:
+        return ImageReference.model_validate(given)
+    except ValidationError as error:
+        raise invalid(error, "the image") from error
