@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from jobs.records import CaptionOptions, Item
     from jobs.services import Services
     from jobs.settings import Settings
+    from model.captioner import Captioner
     from worker.embedded import EmbeddedWorker
 
 POLL_S = 0.1
@@ -71,26 +73,43 @@ def caption(
 
 def _caption_all(settings: Settings, images: Sequence[Path], wanted: CaptionOptions) -> list[Item]:
     """Run one job over the images in a data folder that lasts as long as this command."""
+    # First of all, since it takes longest: the model loads while the rest of the program does.
+    loading = _begin_loading(settings, wanted.model)
     from cli.embedded import embedded_services, local_settings
     from jobs.store.keys import LOCAL_OWNER
     from worker.embedded import EmbeddedWorker
 
     with TemporaryDirectory(prefix="captionfleet-", ignore_cleanup_errors=True) as folder:
-        local = _only_model(local_settings(settings, Path(folder)), wanted.model)
+        local = _only_model(local_settings(settings, Path(folder)), wanted.model, len(images))
         with embedded_services(local) as services:
             job_id = _submit(services, images, wanted)
-            with EmbeddedWorker(services) as worker, progress("captioning", len(images)) as advance:
+            with (
+                EmbeddedWorker(services, lambda *_: loading.result()) as worker,
+                progress("captioning", len(images)) as advance,
+            ):
                 for done, failed in _follow(services, job_id, worker):
                     advance(done, f"{failed} failed" if failed else "")
             pages = services.store.jobs.results(LOCAL_OWNER, job_id)
             return [item for page in pages for item in page]
 
 
-def _only_model(settings: Settings, model: str | None) -> Settings:
-    """Keep other models from being loaded; an unknown name is left for intake to refuse."""
+def _begin_loading(settings: Settings, model: str | None) -> Future[Captioner]:
+    """Load the model in the background; an unknown name is left for intake to refuse."""
+    from worker.loading import load_model
+
+    name = model if model in settings.model_names else settings.model_names[0]
+    thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
+    loading = thread.submit(load_model, settings, name)
+    thread.shutdown(wait=False)
+    return loading
+
+
+def _only_model(settings: Settings, model: str | None, images: int) -> Settings:
+    """Start nothing in vain: no other model (an unknown name is left for intake), no idle decode process."""
     name = model or settings.model_names[0]
     entries = tuple(entry for entry in settings.models if entry.partition("=")[0] == name)
-    return settings.model_copy(update={"models": entries or settings.models})
+    processes = min(settings.decode_processes, images)
+    return settings.model_copy(update={"models": entries or settings.models, "decode_processes": processes})
 
 
 def _submit(services: Services, images: Sequence[Path], wanted: CaptionOptions) -> str:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -211,8 +210,7 @@ def _model(settings: Settings, name: str) -> str:
     from model.captioner import DecodingOptions
     from worker.loading import load_model
 
-    with TemporaryDirectory(prefix="captionfleet-") as folder:
-        captioner = load_model(settings.model_copy(update={"data_dir": Path(folder)}), name)
+    captioner = load_model(settings, name)
     shape = (1, captioner.preprocessing.height, captioner.preprocessing.width, 3)
     options = captioner.resolve(DecodingOptions())
     began = time.perf_counter()

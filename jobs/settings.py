@@ -41,7 +41,15 @@ class Settings(BaseSettings):
         "CAPTIONFLEET_BUCKET", None, "S3 bucket for uploads; unset: a folder in the data folder."
     )
     data_dir: Path = _named(
-        "CAPTIONFLEET_DATA_DIR", Path("data"), "Folder of embedded mode: database, uploads, compile cache."
+        "CAPTIONFLEET_DATA_DIR", Path("data"), "Folder of embedded mode: database and uploads."
+    )
+    cache_dir: Path | None = _named(
+        "CAPTIONFLEET_CACHE_DIR",
+        None,
+        "Folder of compiled models; unset: captionfleet in the user's cache folder.",
+    )
+    user_cache: Path | None = _named(
+        "XDG_CACHE_HOME", None, "The user's cache folder; unset: .cache in the home folder."
     )
     s3_endpoint: str | None = _named(
         "AWS_ENDPOINT_URL_S3", None, "An S3-compatible server instead of AWS (boto3 reads it too)."

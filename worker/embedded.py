@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,8 @@ from jobs.errors import StartupError
 from jobs.queue import queue_name
 from jobs.queue.embedded import EmbeddedQueue
 from jobs.services import Services
+from jobs.settings import Settings
+from model.captioner import Captioner
 from worker.exclusion import Exclusion
 from worker.loading import load_model, serving
 from worker.pipeline import Pipeline
@@ -29,11 +32,12 @@ class EmbeddedWorker:
     A model that cannot be loaded leaves its jobs waiting and its error in ``error``.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, load: Callable[[Settings, str], Captioner] | None = None) -> None:
         if not isinstance(services.queue, EmbeddedQueue):
             message = "REDIS_URL is set, so workers are processes of their own: `captionfleet worker`"
             raise StartupError("configuration_invalid", message)
         self._services = services
+        self._load_model = load or load_model
         self._queue: EmbeddedQueue = services.queue
         self._exclusion = Exclusion()
         self._stopping = threading.Event()
@@ -87,7 +91,7 @@ class EmbeddedWorker:
 
     def _serve(self, model: str) -> None:
         try:
-            captioner = load_model(self._services.settings, model)
+            captioner = self._load_model(self._services.settings, model)
         except StartupError as error:
             self.error = error
             return

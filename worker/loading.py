@@ -7,13 +7,17 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.errors import StartupError
 from jobs.settings import Settings
 from model.captioner import Captioner
 from model.errors import CheckpointInvalid
-from worker.pipeline import Serving
+
+if TYPE_CHECKING:
+    from worker.pipeline import Serving
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +27,7 @@ def load_model(settings: Settings, model: str) -> Captioner:
     from model.loading import load_captioner
 
     started = time.monotonic()
-    cache = _cache_folder(settings)
+    cache = cache_folder(settings)
     try:
         captioner = load_captioner(
             settings.model_path(model), settings.device, cache_dir=cache, threads=settings.threads
@@ -35,18 +39,34 @@ def load_model(settings: Settings, model: str) -> Captioner:
     return captioner
 
 
-def _cache_folder(settings: Settings) -> Path | None:
-    """Return where compiled models are kept, ``None`` where nothing can be (a read-only container)."""
-    folder = settings.data_dir / "cache"
+def cache_folder(settings: Settings) -> Path | None:
+    """Return where compiled models are kept: the first folder that can be written; ``None`` without any."""
+    for folder in _cache_folders(settings):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    log.info("compiled models are not kept: no cache folder can be written")
+    return None
+
+
+def _cache_folders(settings: Settings) -> Iterator[Path]:
+    if settings.cache_dir is not None:
+        yield settings.cache_dir
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        log.info("compiled models are not kept: %s", error)
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+        yield (settings.user_cache or Path.home() / ".cache") / "captionfleet"
+    except RuntimeError:
+        log.debug("this user has no home folder")
+    # Services often run without a home of their own, but with a data folder.
+    yield settings.data_dir / "cache"
 
 
 def serving(model: str, captioner: Captioner) -> Serving:
     """Return what a pipeline of this process serves, under a new worker id."""
+    from worker.pipeline import Serving
+
     host = socket.gethostname()[:40]
     return Serving(f"{host}-{secrets.token_hex(6)}", model, captioner)

@@ -15,7 +15,7 @@ from jobs.settings import Settings
 from tests.processes import wait_until
 from tests.unit.worker.conftest import Deployment
 from worker.embedded import EmbeddedWorker
-from worker.loading import load_model
+from worker.loading import cache_folder, load_model
 
 Deploy = Callable[..., Deployment]
 
@@ -104,3 +104,17 @@ def test_distributed_settings_have_no_embedded_worker(deploy: Deploy) -> None:
     with pytest.raises(StartupError, match="captionfleet worker"):
         EmbeddedWorker(services)
     services.queue.close()
+
+
+def test_compiled_models_are_kept_where_the_settings_say_and_else_where_they_can_be(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    data = tmp_path / "data"
+    for settings, folder in [
+        (Settings(data_dir=data, cache_dir=tmp_path / "mine", user_cache=tmp_path), tmp_path / "mine"),
+        (Settings(data_dir=data, user_cache=tmp_path / "user"), tmp_path / "user" / "captionfleet"),
+        (Settings(data_dir=data, user_cache=blocked), data / "cache"),
+        (Settings(data_dir=data, cache_dir=blocked / "under"), None),
+    ]:
+        assert cache_folder(settings) == folder
+        assert folder is None or folder.is_dir()
