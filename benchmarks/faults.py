@@ -58,18 +58,19 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def running_fleet(workers: int) -> Iterator[Fleet]:
-    """Start servers, API and workers; stop them at the end."""
+def running_fleet(workers: int, core: int | None = None, **settings: str) -> Iterator[Fleet]:
+    """Start servers, API and workers, those tied to ``core`` if given; stop them at the end."""
     with run_redis() as redis, run_postgres() as postgres, run_s3() as s3, postgres.database() as database:
         port = reserve_port()
         environment = os.environ | s3.environment
         environment |= {"REDIS_URL": redis.url, "DATABASE_URL": database.replace("+psycopg", "")}
-        environment |= {"CAPTIONFLEET_BUCKET": s3.new_bucket(), "CAPTIONFLEET_PORT": str(port)}
+        environment |= {"CAPTIONFLEET_BUCKET": s3.new_bucket(), "CAPTIONFLEET_PORT": str(port)} | settings
         fleet = Fleet(f"http://127.0.0.1:{port}", "", environment, [], redis.url, postgres)
         fleet.command("migrate")
         fleet.key = fleet.command("keys", "create", "--owner", "bench").split()[-1]
         processes = [Process([CAPTIONFLEET, "api"], environment=environment)]
-        processes += [Process([CAPTIONFLEET, "worker"], environment=environment) for _ in range(workers)]
+        worker = [*([] if core is None else ["taskset", "-c", str(core)]), CAPTIONFLEET, "worker"]
+        processes += [Process(worker, environment=environment) for _ in range(workers)]
         fleet.workers = processes[1:]
         try:
             for process in processes:

@@ -1,0 +1,144 @@
+"""The worker against the bare loop: distributed on a core of its own, embedded, and one image at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+
+from benchmarks.bare import CORE, Bare, bare
+from benchmarks.faults import CAPTIONFLEET, Fleet, running_fleet
+from benchmarks.figures import Figure, Setting
+from tests.processes import wait_until
+
+JOB_LIMIT_S = 900.0
+WARM_UP = 32
+SINGLE = 40
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job took: from its first claim to its end, and processor time of the worker's processes."""
+
+    rate: float
+    cpu_ms: float
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process and all its descendants, ended ones that were waited for included."""
+    pending, ticks = [pid], 0
+    while pending:
+        process = Path(f"/proc/{pending.pop()}")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            ticks += sum(
+                int(field) for field in (process / "stat").read_text().rpartition(")")[2].split()[11:15]
+            )
+            for thread in (process / "task").iterdir():
+                pending += [int(child) for child in (thread / "children").read_text().split()]
+    return ticks / _TICKS
+
+
+def run_job(fleet: Fleet, files: list[Path]) -> Job:
+    """Submit photos as one job and see it through."""
+    before = processor_seconds(fleet.workers[0].pid)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in files:
+            (Path(folder) / path.name).symlink_to(path.resolve())
+        job_id = json.loads(fleet.command("submit", folder, "--json"))["id"]
+    wait_until(lambda: fleet.job(job_id)["status"] == "completed", JOB_LIMIT_S, "the job's end")
+    spent = processor_seconds(fleet.workers[0].pid) - before
+    job = fleet.job(job_id)
+    assert job["counts"]["succeeded"] == len(files), job["counts"]
+    seconds = _time(job["finished_at"]) - _time(job["started_at"])
+    return Job(len(files) / seconds, spent / len(files) * 1000)
+
+
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+@contextlib.contextmanager
+def tied_to(cores: set[int]) -> Iterator[None]:
+    """Keep this process, and those it starts meanwhile, on some cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, (cores & before) or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def distributed(setting: Setting) -> Iterator[Figure]:
+    """One worker on a core of its own; Redis, PostgreSQL, S3 server and API on the others."""
+    cores = os.sched_getaffinity(0)
+    files = setting.files()
+    with tied_to(cores - {CORE}), running_fleet(1, CORE) as fleet:
+        run_job(fleet, files[:WARM_UP])
+        loops = [bare(setting)]
+        job = run_job(fleet, files[WARM_UP:])
+        loops.append(bare(setting))
+        cpu_ms = statistics.mean(loop.cpu_ms for loop in loops)
+        rate = statistics.mean(loop.rate for loop in loops)
+        yield Figure("worker, processor time", job.cpu_ms, "ms/image", note=f"bare loop {cpu_ms:.1f}")
+        yield Figure("worker, processor time / bare loop", job.cpu_ms / cpu_ms, goal="<= 1.10")
+        yield Figure("worker on one core", job.rate, "images/s", note=f"bare loop {rate:.1f}")
+        yield Figure("worker on one core / bare loop", job.rate / rate, goal=">= 0.90")
+        yield from _single(fleet, files, loops[0])
+
+
+def _single(fleet: Fleet, files: list[Path], loop: Bare) -> Iterator[Figure]:
+    """One image at a time through POST /v1/captions on an idle system."""
+    headers = {"Authorization": f"Bearer {fleet.key}"}
+    took = []
+    with httpx.Client(base_url=fleet.url, headers=headers, timeout=60) as client:
+        for path in files[:SINGLE]:
+            began = time.perf_counter()
+            answer = client.post(
+                "/v1/captions", files={"image": (path.name, path.read_bytes(), "image/jpeg")}
+            )
+            took.append((time.perf_counter() - began) * 1000)
+            assert answer.status_code == 200, answer.text
+    p50 = statistics.median(took)
+    yield Figure("one image, POST to caption, p50", p50, "ms", note=f"bare model {loop.alone_ms:.0f} ms")
+    yield Figure("one image, p50 beyond the bare model", p50 - loop.alone_ms, "ms", goal="<= 150")
+
+
+def embedded(setting: Setting) -> Iterator[Figure]:
+    """`captionfleet caption`: a folder on all cores, and one photo from cold and with a warm cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        cold = _caption(setting.files(1), cache)
+        warm = [_caption(setting.files(1), cache) for _ in range(3)]
+        yield Figure("captionfleet caption cat.jpg, cold", cold, "s", "<= 5")
+        yield Figure("captionfleet caption cat.jpg, warm", statistics.median(warm), "s", "<= 2")
+        loop = bare(setting, None)
+        seconds = _caption(setting.files(), cache) - statistics.median(warm)
+    rate = (setting.images - 1) / seconds
+    yield Figure("captionfleet caption FOLDER", rate, "images/s", note="all cores, start-up apart")
+    yield Figure("captionfleet caption FOLDER / bare loop", rate / loop.rate, goal=">= 0.90")
+
+
+def _caption(files: list[Path], cache: str) -> float:
+    """Run the command as a user does, its caches in a folder of its own; return seconds of wall clock."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [CAPTIONFLEET, "caption", *map(str, files), "-o", str(Path(folder) / "captions.jsonl")]
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"XDG_CACHE_HOME": cache})
+        return time.perf_counter() - began
+
+
+def figures(setting: Setting) -> Iterator[Figure]:
+    """Measure both modes."""
+    yield from embedded(setting)
+    if hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
+        yield from distributed(setting)
