@@ -109,7 +109,7 @@ class BeamCaptioner:
         return Caption(self._language.tokenizer.decode(words), round(hypothesis.score, 4))
 
 
-def loops(words: tuple[int, ...]) -> bool:
+def loops(words: tuple[object, ...]) -> bool:
     """Say whether one to three words follow themselves three times in a row."""
     spans = [
         words[at : at + size * _LOOP] for size in (1, 2, 3) for at in range(len(words) - size * _LOOP + 1)

@@ -6,6 +6,7 @@ does not make the others wait. Greedy decoding is a beam of one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -148,7 +149,8 @@ def _finish(
 
 def _merit(hypothesis: Hypothesis, length_penalty: float) -> float:
     """What captions are ranked by; the score itself where the length penalty is 1."""
-    return hypothesis.score * float(len(hypothesis.words) + 1) ** (1 - length_penalty)
+    length = float(len(hypothesis.words) + 1)
+    return hypothesis.score * math.pow(length, 1 - length_penalty)
 
 
 def _alive(

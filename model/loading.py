@@ -7,6 +7,7 @@ from pathlib import Path
 from model.artifact import DESCRIPTION, read_artifact
 from model.captioner import Captioner
 from model.errors import CheckpointInvalid
+from model.hf_source import PREFIX, checkpoint_folder, missing_extra
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The models that ship with the repository, one folder each."""
@@ -22,9 +23,12 @@ def load_captioner(
 ) -> Captioner:
     """Load a shipped model by name, or an artifact or a training checkpoint by the path of its folder.
 
-    Artifacts run on the CPU alone; checkpoints need torch and run on ``device`` (``auto``: the GPU, if any).
+    ``hf:`` and a folder or hub id (``@`` revision) loads a Hugging Face checkpoint. Artifacts run on the CPU
+    alone; checkpoints need torch and run on ``device`` (``auto``: the GPU, if any).
     Raises ``CheckpointInvalid`` in one line if the model is missing, damaged or does not fit.
     """
+    if name_or_path.startswith(PREFIX):
+        return _hugging_face(name_or_path.removeprefix(PREFIX), device, threads)
     folder = _folder(name_or_path)
     if (folder / DESCRIPTION).is_file():
         if device not in ("auto", "cpu"):
@@ -39,6 +43,16 @@ def load_captioner(
             f"{folder} is a training checkpoint: install 'captionfleet[train]'"
         ) from error
     return load_torch(folder, _best_device() if device == "auto" else device, threads)
+
+
+def _hugging_face(reference: str, device: str, threads: int | None) -> Captioner:
+    # Before anything heavy is imported: most mistakes are in the name.
+    folder = checkpoint_folder(reference)
+    try:
+        from model.hf_captioner import load_hf
+    except ImportError as error:
+        raise missing_extra(reference) from error
+    return load_hf(folder, reference, _best_device() if device == "auto" else device, threads)
 
 
 def _best_device() -> str:

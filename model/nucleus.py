@@ -52,7 +52,11 @@ def sample(
     chances = [np.random.default_rng(seed) for seed in seeds]
     drawn: list[list[Hypothesis]] = [[] for _ in seeds]
     following = model.step(np.full((images, 1), START, dtype=np.int64))
-    following = NextWords(*(np.repeat(part, width, 1) for part in _parts(following)))
+    following = NextWords(
+        np.repeat(following.scores, width, 1),
+        np.repeat(following.ids, width, 1),
+        np.repeat(following.end, width, 1),
+    )
     parents = np.zeros((images, width), dtype=np.int64)
     start = np.full((images, width, 1), START, dtype=np.int64)
     samples = _Samples(
@@ -67,10 +71,6 @@ def sample(
         model.reorder(alive, parents[alive])
         parents = np.tile(np.arange(width), (len(alive), 1))
         following = model.step(samples.tokens[:, :, -1])
-
-
-def _parts(following: NextWords) -> tuple[Floats, Ids, Floats]:
-    return following.scores, following.ids, following.end
 
 
 def _advance(
@@ -113,4 +113,4 @@ def _draw(scores: Floats, noise: NDArray[np.float64], options: SampleOptions) ->
     ranked = np.take_along_axis(chance, order, -1)
     kept = np.zeros(chance.shape, dtype=np.bool_)
     np.put_along_axis(kept, order, np.cumsum(ranked, -1) - ranked < options.top_p, -1)
-    return np.where(kept, scaled + noise, -np.inf).argmax(-1)
+    return np.asarray(np.where(kept, scaled + noise, -np.inf).argmax(-1))
