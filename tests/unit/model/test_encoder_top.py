@@ -1,0 +1,96 @@
+"""The encoder's upper part as it is trained, the views of a photo, and the reward."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.augmentation import view
+from model.dataset import read_captions
+from model.encoder import EfficientNetLite0, load_pretrained
+from model.encoder_base import GridEncoder
+from model.encoder_top import EncoderTop
+from model.errors import TrainingError
+from model.features import image_cache
+from model.reward import Reward
+from model.trained_captioner import make_top
+
+from .conftest import World
+
+
+@pytest.fixture(scope="module")
+def encoder() -> EfficientNetLite0:
+    found = load_pretrained("efficientnet-lite0")
+    assert isinstance(found, EfficientNetLite0)
+    return found
+
+
+def test_the_trainable_top_gives_the_encoders_features_and_goes_back_into_it(
+    encoder: EfficientNetLite0,
+) -> None:
+    pixels = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8)
+    top = EncoderTop(encoder)
+    with torch.no_grad():
+        lower = encoder.trunk(pixels)
+        assert lower.shape == (2, *encoder.trunk_shape)
+        torch.testing.assert_close(top(lower), encoder(pixels), atol=1e-4, rtol=0)
+        for parameter in top.parameters():
+            parameter.mul_(1.01)
+        changed = load_pretrained("efficientnet-lite0")
+        assert isinstance(changed, EfficientNetLite0)
+        top.write_to(changed)
+        torch.testing.assert_close(top(lower), changed(pixels), atol=1e-4, rtol=0)
+        assert not torch.allclose(changed(pixels), encoder(pixels), atol=1e-2)
+
+
+def test_only_an_encoder_with_a_trunk_can_be_cut(encoder: EfficientNetLite0) -> None:
+    with pytest.raises(TrainingError, match="unknown cache 'pixels'; use features or trunk"):
+        make_top(encoder, "pixels")
+    with pytest.raises(TrainingError, match="only efficientnet-lite0 has a trunk"):
+        make_top(GridEncoder(), "trunk")
+
+
+def test_views_are_the_same_every_time_and_of_the_same_size() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(view(pixels, 0, "a.jpg"), pixels)
+    assert np.array_equal(view(pixels, 1, "a.jpg")[:, ::-1], pixels)
+    drawn = [view(pixels, number, name) for number in (2, 3) for name in ("a.jpg", "b.jpg")]
+    again = [view(pixels, number, name) for number in (2, 3) for name in ("a.jpg", "b.jpg")]
+    assert all(one.shape == pixels.shape and one.dtype == np.uint8 for one in drawn)
+    assert all(np.array_equal(one, other) for one, other in zip(drawn, again, strict=True))
+    assert len({one.tobytes() for one in [pixels, *drawn]}) == 5
+
+
+def test_a_stopped_cache_goes_on_and_only_training_sees_other_views(
+    world: World, encoder: EfficientNetLite0, tmp_path: Path
+) -> None:
+    photos = read_captions(world.captions, world.images)
+
+    def cache(folder: Path, seen: list[int]) -> np.ndarray:
+        return image_cache(
+            world.images, photos, encoder, "efficientnet-lite0", folder,
+            kind="trunk", views=2, on_progress=lambda done, _: seen.append(done),
+        )  # fmt: skip
+
+    seen: list[int] = []
+    whole = np.array(cache(tmp_path, seen))
+    assert seen == list(range(1, 12))  # 48 plain and 40 mirrored photos in batches of 8
+    assert whole.shape == (2, 48, 192, 7, 7)
+    assert not whole[1, 40:].any()
+    progress = tmp_path / "features.json"
+    progress.write_text(json.dumps(json.loads(progress.read_text()) | {"batches": 9}))
+    seen.clear()
+    assert np.array_equal(cache(tmp_path, seen), whole)
+    assert seen == [10, 11]
+
+
+def test_the_reward_takes_repeats_and_unfinished_ends_down() -> None:
+    references = [[[5, 6, 7, 8, 9], [5, 6, 7, 8]], [[10, 11, 12], [13, 14, 15]]]
+    plain, strict = Reward(references, 12), Reward(references, 12, unfinished=(6,), penalty=0.5)
+    assert plain.score(0, [5, 6, 7, 8]) == strict.score(0, [5, 6, 7, 8]) > plain.score(0, [5, 6, 9, 8]) > 0
+    for faulty, faults in (([5, 6, 7, 5, 6, 7], 2), ([5, 6], 1), ([5, 6, 5, 6], 2), ([7] * 12, 3)):
+        assert strict.score(0, faulty) == pytest.approx(plain.score(0, faulty) - 0.5 * faults)
