@@ -61,6 +61,7 @@ class Sweep:
         publish(self._queue, sweeps.due_retries())
         publish(self._queue, sweeps.widen_windows())
         self._repeat_lost(sweeps.unclaimed())
+        self._send_again(sweeps.overtaken())
         while sweeps.finish_cancels() and not self._stop.is_set():
             sweeps.take_turn(self._holder, TURN_S)
         self._webhooks.send_due()
@@ -77,9 +78,13 @@ class Sweep:
             by_queue[message.queue].append(message)
         for queue, waiting in by_queue.items():
             if self._queue.depth(queue) < len(waiting):
-                log.info("%d messages of %s seem lost; sending them again", len(waiting), queue)
-                if publish(self._queue, waiting):
-                    self._store.sweeps.renotice(waiting)
+                self._send_again(waiting)
+
+    def _send_again(self, messages: list[Message]) -> None:
+        if messages:
+            log.info("%d messages seem lost; sending them again", len(messages))
+            if publish(self._queue, messages):
+                self._store.sweeps.renotice(messages)
 
     def _remove_deleted(self) -> None:
         for job_id in self._store.sweeps.deleted_jobs():

@@ -180,7 +180,7 @@ class ChunkRow(Base):
     deaths_alone: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
     not_before: Mapped[datetime | None]
-    # When the sweep first saw it open, released and unclaimed.
+    # When the sweep first saw it open, released and unclaimed; without that, when it was claimed.
     noticed_at: Mapped[datetime | None]
 
     __table_args__ = (

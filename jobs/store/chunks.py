@@ -113,7 +113,8 @@ class ChunkStore:
                     lease_until=self._database.now(lease_s),
                     attempt=ChunkRow.attempt + 1,
                     alone=False,
-                    noticed_at=None,
+                    # What was announced earlier and is still unclaimed has been overtaken: see the sweep.
+                    noticed_at=func.coalesce(ChunkRow.noticed_at, now),
                 )
                 .returning(
                     ChunkRow.round,

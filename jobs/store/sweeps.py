@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, true, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.errors import ItemCode
@@ -158,14 +159,7 @@ class SweepStore:
     def unclaimed(self, *, at_once: bool = False) -> list[Message]:
         """Return messages for released chunks that nobody claimed for a while (``at_once``: for all)."""
         with self._database.write() as connection:
-            now = self._database.now()
-            waiting = and_(
-                ChunkRow.state == "open",
-                ChunkRow.not_before.is_(None),
-                ChunkRow.job_id == JobRow.id,
-                JobRow.status.in_(ACTIVE),
-                ChunkRow.number < JobRow.released,
-            )
+            now, waiting = self._database.now(), _WAITING
             overdue = ChunkRow.noticed_at < self._database.now(-NOTICE_S)
             rows = connection.execute(
                 select(ChunkRow.job_id, ChunkRow.number)
@@ -177,6 +171,25 @@ class SweepStore:
                 update(ChunkRow).where(waiting, ChunkRow.noticed_at.is_(None)).values(noticed_at=now)
             )
             return _messages(connection, [(row.job_id, row.number) for row in rows])
+
+    def overtaken(self) -> list[Message]:
+        """Return messages for chunks that wait although ones announced well after them have been claimed.
+
+        A queue serves first in, first out, so their own messages are lost, however long the queue is.
+        """
+        messages: list[Message] = []
+        with self._database.read() as connection:
+            for row in connection.execute(_SERVED).all():
+                same_queue = (JobRow.model == row.model, JobRow.fast == row.fast)
+                lost = connection.execute(
+                    select(ChunkRow.job_id, ChunkRow.number)
+                    .where(_WAITING, *same_queue)
+                    .where(ChunkRow.noticed_at < row.newest - timedelta(seconds=NOTICE_S))
+                    .limit(SLICE)
+                ).all()
+                queue = queue_name(row.model, fast=row.fast)
+                messages += [Message(queue, job_id, number) for job_id, number in lost]
+        return messages
 
     def renotice(self, messages: Sequence[Message]) -> None:
         """Start the waiting time of these chunks again, after their messages were sent."""
@@ -293,6 +306,22 @@ class SweepStore:
             yesterday = self._database.now(-DAY_S)
             connection.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < yesterday))
             connection.execute(delete(WorkerRow).where(WorkerRow.last_seen < yesterday))
+
+
+# Chunks that may be claimed now.
+_WAITING = and_(
+    ChunkRow.state == "open",
+    ChunkRow.not_before.is_(None),
+    ChunkRow.job_id == JobRow.id,
+    JobRow.status.in_(ACTIVE),
+    ChunkRow.number < JobRow.released,
+)
+# By queue: when the newest of the chunks now in hand was announced.
+_SERVED = (
+    select(JobRow.model, JobRow.fast, func.max(ChunkRow.noticed_at).label("newest"))
+    .where(ChunkRow.job_id == JobRow.id, ChunkRow.state == "leased", ChunkRow.noticed_at.is_not(None))
+    .group_by(JobRow.model, JobRow.fast)
+)
 
 
 def _in_chunk(chunk: Row[Any]) -> Any:

@@ -64,6 +64,24 @@ def test_lost_messages_are_sent_again_once(store: Store, objects: FolderObjects)
     assert queue.depth(BULK) == 4  # a long queue is not a lost message
 
 
+def test_a_message_that_later_ones_overtook_is_sent_again(store: Store, objects: FolderObjects) -> None:
+    """However long the queue is: others keep it full for ever, and nobody else has this chunk's message."""
+    queue = EmbeddedQueue()
+    sweep = sweeping(store, objects, queue)
+    job_id = new_job(store, 160)
+    queue.publish([Message(BULK, "job_other", number) for number in range(1000)])
+    sweep.run_once()
+    with store.database.write() as connection:
+        connection.execute(update(ChunkRow).where(ChunkRow.number != 1).values(noticed_at=LONG_AGO))
+    sweep.run_once()
+    assert queue.depth(BULK) == 1000  # all of them may just be waiting for their turn
+    claim(store, job_id, 1)
+    sweep.run_once()
+    assert queue.depth(BULK) == 1004
+    sweep.run_once()
+    assert queue.depth(BULK) == 1004  # they have their turn again
+
+
 def test_a_dead_workers_chunk_is_announced_at_once(store: Store, objects: FolderObjects) -> None:
     queue = EmbeddedQueue()
     job_id = new_job(store, 100)
