@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -95,3 +98,30 @@ class ColourCaptioner:
             Behaviour.NOT_A_NUMBER: [Caption("a dog", float("nan"))],
         }
         return bad.get(Behaviour(red), good) if red in bad else good
+
+
+@dataclass
+class SteeredCaptioner(ColourCaptioner):
+    """A ``ColourCaptioner`` in another process, told by the file ``steering`` (JSON) what to do meanwhile.
+
+    ``{"memory": 4}``: larger batches do not fit. ``{"block": [7]}`` or ``{"block": true}``: a batch with that
+    picture, or any, waits until the file says otherwise; the file ``<steering>.blocked`` says that one does.
+    """
+
+    steering: str = ""
+
+    def caption(self, images: Pixels, options: DecodingOptions) -> list[list[Caption]]:
+        """Caption each image by its colour, once nothing stands in the way."""
+        numbers = {int(green) * 256 + int(blue) for _, green, blue in images[:, 0, 0]}
+        while self._blocks(numbers, self._orders().get("block", [])):
+            Path(f"{self.steering}.blocked").touch()
+            time.sleep(0.02)
+        self.memory = self._orders().get("memory", 1000)
+        return super().caption(images, options)
+
+    def _blocks(self, numbers: set[int], block: list[int] | bool) -> bool:
+        return block if isinstance(block, bool) else not numbers.isdisjoint(block)
+
+    def _orders(self) -> dict[str, Any]:
+        path = Path(self.steering)
+        return dict(json.loads(path.read_text())) if path.exists() else {}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jobs.errors import StartupError
 from jobs.settings import Settings, load_settings
-from tests.captioners import ColourCaptioner
+from tests.captioners import ColourCaptioner, SteeredCaptioner
 from worker import child
 from worker.main import Supervisor, orders
 from worker.vital import EXIT_STARTUP
@@ -49,7 +49,8 @@ def work() -> int:
         level="INFO", format=f"%(asctime)s child {os.getpid()} %(levelname)s %(name)s %(message)s"
     )
     child.end_with(sys.stdin.buffer)
-    captioner = ColourCaptioner(**json.loads(os.environ.get("CAPTIONER", "{}")))
+    fields = json.loads(os.environ.get("CAPTIONER", "{}"))
+    captioner = SteeredCaptioner(**fields) if "steering" in fields else ColourCaptioner(**fields)
     worker = Worker(settings, given["model"], grace_s=float(os.environ.get("GRACE", "25")))
     worker.inject(os.environ.get("FAULT", ""))
     try:
