@@ -8,21 +8,26 @@ from PIL import Image, ImageCms
 _GRAY_TAG, _WHITE_IS_ZERO, _BITS_TAG = 262, 0, 258
 
 
-def squash_to_rgb(picture: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    """Squash a loaded picture to ``size`` (width, height), as RGB; transparent parts become white."""
+Box = tuple[float, float, float, float]
+
+
+def squash_to_rgb(
+    picture: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: Box | None = None
+) -> Image.Image:
+    """Squash a loaded picture, or a box of it, to ``size`` (width, height), as RGB on white."""
     if picture.mode in ("I", "F"):
-        return _stretched(picture, size, resample).convert("RGB")
+        return _stretched(picture, size, resample, box).convert("RGB")
     if picture.mode.startswith("I;16"):
         picture = _eight_bit_gray(picture)
     if picture.has_transparency_data:
         # Pillow weighs colours by their opacity while it resizes, so scaling first is right, and cheaper.
-        small = _convert(picture, "RGBA").resize(size, resample)
+        small = _convert(picture, "RGBA").resize(size, resample, box)
         canvas = Image.new("RGBA", size, "white")
         canvas.alpha_composite(small)
         return canvas.convert("RGB")
     if picture.mode == "L":
-        return picture.resize(size, resample).convert("RGB")
-    return _convert(picture, "RGB").resize(size, resample)
+        return picture.resize(size, resample, box).convert("RGB")
+    return _convert(picture, "RGB").resize(size, resample, box)
 
 
 def _convert(picture: Image.Image, mode: str) -> Image.Image:
@@ -51,9 +56,11 @@ def _eight_bit_gray(picture: Image.Image) -> Image.Image:
     return Image.merge("LA", (Image.fromarray(gray), Image.fromarray(alpha)))
 
 
-def _stretched(picture: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+def _stretched(
+    picture: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: Box | None
+) -> Image.Image:
     """Squash gray of no known range (floats, 32-bit integers), from its darkest value to its brightest."""
-    small = np.asarray(picture.convert("F").resize(size, resample))
+    small = np.asarray(picture.convert("F").resize(size, resample, box))
     finite = small[np.isfinite(small)]
     bounds = np.array(picture.getextrema(), np.float64)
     if not np.isfinite(bounds).all() and finite.size:

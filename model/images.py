@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from model.captioner import Pixels, Preprocessing
 from model.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
-from model.image_colours import squash_to_rgb
+from model.image_colours import Box, squash_to_rgb
 from model.image_formats import image_format, open_image
 
 DEFAULT_MAX_PIXELS = 100_000_000
@@ -59,7 +59,8 @@ def read_image(
     name = image_format(data)
     try:
         with open_image(name, data) as picture:
-            return _decode(picture, (preprocessing.width, preprocessing.height), resample, max_pixels)
+            size = (preprocessing.width, preprocessing.height)
+            return _decode(picture, size, resample, preprocessing.fit == "crop", max_pixels)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -70,7 +71,11 @@ def read_image(
 
 
 def _decode(
-    picture: ImageFile.ImageFile, size: tuple[int, int], resample: Image.Resampling, max_pixels: int
+    picture: ImageFile.ImageFile,
+    size: tuple[int, int],
+    resample: Image.Resampling,
+    crop: bool,
+    max_pixels: int,
 ) -> DecodedImage:
     width, height = _checked_size(picture, max_pixels)
     # Before anything else: looking for EXIF decodes a PNG.
@@ -83,10 +88,18 @@ def _decode(
     if not scaled:
         # What a HEIC or GIF holds may differ from what its header declares.
         width, height = _checked_size(picture, max_pixels)
-    small = squash_to_rgb(picture, target, resample)
+    small = squash_to_rgb(picture, target, resample, _centre(picture.size, target) if crop else None)
     if orientation in _TURNS:
         small = small.transpose(_TURNS[orientation])
     return DecodedImage(np.array(small), *((height, width) if sideways else (width, height)))
+
+
+def _centre(size: tuple[int, int], target: tuple[int, int]) -> Box:
+    """Return the largest box around the centre of a picture that has the aspect of ``target``."""
+    scale = min(size[0] / target[0], size[1] / target[1])
+    width, height = target[0] * scale, target[1] * scale
+    left, upper = (size[0] - width) / 2, (size[1] - height) / 2
+    return left, upper, left + width, upper + height
 
 
 def _checked_size(picture: ImageFile.ImageFile, max_pixels: int) -> tuple[int, int]:

@@ -63,6 +63,7 @@ class Orders:
     width: int
     height: int
     resample: str
+    fit: str
     max_pixels: int
     memory_limit_bytes: int
     """Address space it may take on top of what it needs to start."""
@@ -76,7 +77,7 @@ class Orders:
     @property
     def preprocessing(self) -> Preprocessing:
         """How pictures become network input."""
-        return Preprocessing(self.width, self.height, self.resample)
+        return Preprocessing(self.width, self.height, self.resample, self.fit)
 
     @property
     def pixel_bytes(self) -> int:

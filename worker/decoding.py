@@ -228,6 +228,7 @@ class DecodePool:
             preprocessing.width,
             preprocessing.height,
             preprocessing.resample,
+            preprocessing.fit,
             max_pixels,
             memory_limit_bytes,
             time_limit_s,

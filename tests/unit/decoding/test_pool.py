@@ -45,6 +45,15 @@ def test_pixels_and_size_arrive_as_decoded_here(pool: DecodePool) -> None:
         assert (there.width, there.height) == (here.width, here.height)
 
 
+def test_a_child_crops_where_the_network_wants_that() -> None:
+    cropping = Preprocessing(20, 40, "bilinear", "crop")
+    with DecodePool(1, cropping) as pool:
+        there = pool.decode(jpeg_bytes(3, (640, 401))).result(30)
+    assert np.array_equal(there.pixels, read_image(jpeg_bytes(3, (640, 401)), cropping).pixels)
+    squashed = read_image(jpeg_bytes(3, (640, 401)), Preprocessing(20, 40, "bilinear"))
+    assert not np.array_equal(there.pixels, squashed.pixels)
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [

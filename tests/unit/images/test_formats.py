@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from model.captioner import Preprocessing
 from model.image_formats import declared_pixels
 from model.images import read_image
 from tests.unit.images.samples import (
@@ -192,6 +193,18 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     image = read_image(encode(stored, kind, **options), PREPROCESSING)
     assert (image.width, image.height) == SIZE
     assert np.percentile(np.abs(image.pixels - squashed(RGB)), 85) <= 24
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_crop_is_the_centre_of_the_upright_picture(orientation: int) -> None:
+    upright = scene()
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read_image(encode(stored, "PNG", exif=exif), Preprocessing(20, 40, "bicubic", "crop"))
+    expected = upright.resize((20, 40), Image.Resampling.BICUBIC, (40, 0, 80, 80))
+    assert (found.width, found.height) == SIZE
+    assert np.abs(found.pixels.astype(int) - np.asarray(expected)).max() <= LOSSLESS
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
