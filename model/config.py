@@ -68,7 +68,8 @@ class CrossEntropyConfig:
 class SelfCriticalConfig:
     """The third phase: raise the reward of sampled captions over that of the image's other samples.
 
-    The reward is CIDEr-D less ``fluency_penalty`` for each repeated pair of words and an unfinished end.
+    The reward is CIDEr-D plus ``bleu`` times BLEU-4, less ``fluency_penalty`` for each repeated pair of words
+    and for an unfinished end.
     """
 
     epochs: int
@@ -76,6 +77,7 @@ class SelfCriticalConfig:
     batch_images: int
     samples: int
     temperature: float
+    bleu: float
     fluency_penalty: float
     learning_rate: float
     encoder_learning_rate: float

@@ -1,10 +1,11 @@
-"""The reward of self-critical training: CIDEr-D, less what makes captions unreadable."""
+"""The reward of self-critical training: CIDEr-D and BLEU-4, less what makes captions unreadable."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+from model.bleu import SentenceBleu
 from model.cider import CiderD
 from model.tokenizer import END
 
@@ -20,20 +21,26 @@ class Reward:
         length: int,
         *,
         unfinished: Collection[int] = (),
+        bleu: float = 0.0,
         penalty: float = 0.0,
     ) -> None:
         """Take every photo's references, the greatest length, the words that no caption ends with.
 
-        ``penalty`` is what each repeated pair of words costs, and an unfinished end.
+        ``bleu`` is the weight of BLEU-4 beside CIDEr-D; ``penalty`` is what each repeated pair of words and an
+        unfinished end cost.
         """
-        self._cider = CiderD([[[*caption, END] for caption in image] for image in references])
+        closed = [[[*caption, END] for caption in image] for image in references]
+        self._cider, self._bleu, self._bleu_weight = CiderD(closed), SentenceBleu(closed), bleu
         self._length, self._unfinished, self._penalty = length, frozenset(unfinished), penalty
 
     def score(self, image: int, tokens: Sequence[int]) -> float:
         """Return the reward of one caption, about 0 to 10."""
         # The end token counts as a word, else captions learn to stop in the middle.
         closed = [*tokens, END] if len(tokens) < self._length else tokens
-        return self._cider.score(image, closed) - self._penalty * self._faults(tokens)
+        praise = self._cider.score(image, closed)
+        if self._bleu_weight:
+            praise += self._bleu_weight * self._bleu.score(image, closed)
+        return praise - self._penalty * self._faults(tokens)
 
     def _faults(self, tokens: Sequence[int]) -> int:
         pairs = list(pairwise(tokens))

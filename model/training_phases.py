@@ -70,6 +70,7 @@ def steps(
             data.captions,
             config.decoding.max_length,
             unfinished=tokenizer.ids(UNFINISHED_ENDS),
+            bleu=phase.settings.bleu,
             penalty=phase.settings.fluency_penalty,
         )
         length = config.decoding.max_length

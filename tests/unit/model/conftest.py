@@ -55,6 +55,7 @@ decay_epochs = 1
 batch_images = 8
 samples = 3
 temperature = 0.7
+bleu = 0.5
 fluency_penalty = 0.5
 learning_rate = 1e-4
 encoder_learning_rate = 1e-4

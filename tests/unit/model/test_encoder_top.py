@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from model.augmentation import view
+from model.bleu import SentenceBleu
 from model.dataset import read_captions
 from model.encoder import EfficientNetLite0, load_pretrained
 from model.encoder_base import GridEncoder
@@ -94,3 +96,16 @@ def test_the_reward_takes_repeats_and_unfinished_ends_down() -> None:
     assert plain.score(0, [5, 6, 7, 8]) == strict.score(0, [5, 6, 7, 8]) > plain.score(0, [5, 6, 9, 8]) > 0
     for faulty, faults in (([5, 6, 7, 5, 6, 7], 2), ([5, 6], 1), ([5, 6, 5, 6], 2), ([7] * 12, 3)):
         assert strict.score(0, faulty) == pytest.approx(plain.score(0, faulty) - 0.5 * faults)
+
+
+def test_bleu_counts_each_word_as_often_as_one_reference_has_it_and_smooths_long_grams() -> None:
+    bleu = SentenceBleu([[[5, 6, 7, 8, 9], [5, 5, 6]]])
+    assert bleu.score(0, [5, 6, 7, 8, 9]) == pytest.approx(1)
+    # Words 3 of 4 (5 counts twice at most), pairs (2+1)/(3+1), triples (1+1)/(2+1), fours (0+1)/(1+1).
+    expected = math.exp(math.log(3 / 4 * 3 / 4 * 2 / 3 * 1 / 2) / 4)
+    assert bleu.score(0, [5, 5, 5, 6]) == pytest.approx(expected)
+    assert bleu.score(0, [1, 2]) == 0
+    assert bleu.score(0, [5, 6]) == pytest.approx(math.exp(1 - 3 / 2))  # too short
+    assert Reward([[[5, 6, 7]]], 9, bleu=0.5).score(0, [5, 6, 7]) == pytest.approx(
+        Reward([[[5, 6, 7]]], 9).score(0, [5, 6, 7]) + 0.5
+    )
