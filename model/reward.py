@@ -26,8 +26,8 @@ class Reward:
     ) -> None:
         """Take every photo's references, the greatest length, the words that no caption ends with.
 
-        ``bleu`` is the weight of BLEU-4 beside CIDEr-D; ``penalty`` is what each repeated pair of words and an
-        unfinished end cost.
+        ``bleu`` is the weight of BLEU-4 beside CIDEr-D; ``penalty`` is what each repeated pair of words and
+        an unfinished end cost.
         """
         closed = [[[*caption, END] for caption in image] for image in references]
         self._cider, self._bleu, self._bleu_weight = CiderD(closed), SentenceBleu(closed), bleu
