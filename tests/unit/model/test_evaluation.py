@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from model import scores
 from model.captioner import DecodingOptions
@@ -112,9 +116,68 @@ def test_a_results_file_is_scored(world: World, tmp_path: Path) -> None:
     found = evaluate_results(results, world.captions, world.images, with_meteor=False)
     assert (found.statistics["captions"], found.statistics["empty"]) == (8, 1)
     assert 0 < float(found.scores["BLEU-1"] or 0) < 1
-    results.write_text('{"caption": "nameless"}\n')
-    with pytest.raises(TrainingError, match=r"captions\.jsonl:1: not a results line"):
-        evaluate_results(results, world.captions, world.images, with_meteor=False)
-    results.write_text('{"name": "other.png", "caption": "a wall"}\n')
-    with pytest.raises(TrainingError, match="no photo of the split 'dev'"):
-        evaluate_results(results, world.captions, world.images, with_meteor=False)
+    assert found.statistics["missing"] == 0
+    assert found.raw_fluency == {"unfinished_share": 0.0, "repeated_bigram_share": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "jobs.csv",
+            "position,name,caption,error\n0,40.png,a red wall,\n1,other.png,a dog,\n2,41.png,,gone\n",
+        ),
+        ("own.tsv", "image\tcaption\n40.png\ta red wall\n41.png\t\n"),
+        ("coco.json", '[{"image_id": 40, "caption": "a red wall"}, {"image_id": 41, "caption": ""}]'),
+        ("lines.jsonl", '{"image": "/data/40.png", "caption": "a red wall"}\n\n{"image": "41.png"}\n'),
+    ],
+)
+def test_results_of_any_model_are_read(world: World, tmp_path: Path, name: str, content: str) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    found = evaluate_results(file, world.captions, world.images, with_meteor=False)
+    assert found.captions == {"40.png": "a red wall", "41.png": ""}
+    assert (found.statistics["empty"], found.statistics["missing"]) == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"caption": "nameless"}\n', r"a\.jsonl:1: not a results line"),
+        ("a.jsonl", '{"name": "40.png"}\nnonsense\n', r"a\.jsonl:2: not a results line"),
+        ("a.json", '["a red wall"]', r"a\.json:1: not a results line"),
+        ("a.csv", "name,text\n40.png,a wall\n", "lacks the column caption"),
+        ("a.jsonl", '{"name": "other.png", "caption": "a wall"}\n', "no photo of the split 'dev'"),
+        ("a.jsonl", "", "no photo of the split 'dev'"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(
+    world: World, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TrainingError, match=message):
+        evaluate_results(tmp_path / name, world.captions, world.images, with_meteor=False)
+
+
+def test_the_page_shows_what_was_said_and_runs_nothing(world: World, artifact: Path, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.csv"
+    captions.write_text("image,split,caption\n" + "".join(
+        f"{n}.png,dev,<script>alert({n})</script> a wall & more\n" for n in range(40, 43)
+    ))  # fmt: skip
+    page = tmp_path / "page.html"
+    options = DecodingOptions(num_beams=1, max_length=8)
+    found = evaluate(
+        str(artifact), world.images, captions, options=options, with_meteor=False, page=page,
+        on_progress=lambda _: None,
+    )  # fmt: skip
+    text = page.read_text()
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(41)&lt;/script&gt; a wall &amp; more") == 1
+    assert (text.count("<h3>greedy</h3>"), text.count("<h3>3 beams</h3>")) == (3, 3)
+    assert f"<h3>greedy</h3><p>{found.captions['40.png']}</p>" in text
+    assert set(re.findall(r'(?:src|href)="([a-z]+:)', text)) == {"data:"}
+    picture = base64.b64decode(re.findall(r'base64,([^"]+)"', text)[0])
+    assert Image.open(io.BytesIO(picture)).size == (320, 240)
+    with pytest.raises(TrainingError, match=r"page .* cannot be written: Is a directory"):
+        evaluate(str(artifact), world.images, captions, limit=1, with_meteor=False, page=tmp_path,
+                 on_progress=lambda _: None)  # fmt: skip
