@@ -145,8 +145,12 @@ _UPLOAD = {
             "type": "array",
             "items": {"type": "string", "contentMediaType": "application/octet-stream"},
         },
+        "archive": {
+            "type": "string",
+            "contentMediaType": "application/octet-stream",
+            "description": "A zip or tar (.tar.gz, .tar.bz2, .tar.xz) of images, instead of images.",
+        },
     },
-    "required": ["images"],
 }
 
 JOB_ROUTES = (
@@ -161,7 +165,7 @@ JOB_ROUTES = (
             Media("multipart/form-data", schema=_UPLOAD, parts=(JobSpec,)),
             Media("application/json", JobRequest),
             Media("application/x-ndjson", ImageReference),
-            Media("text/csv", schema={"type": "string", "description": "Columns s3_uri, custom_id."}),
+            Media("text/csv", schema={"type": "string", "description": "Columns: a place (s3_uri, url), custom_id."}),
         ),
         headers=("Idempotency-Key",),
         refusals=_SUBMIT_REFUSALS,

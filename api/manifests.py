@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from pydantic import ValidationError
@@ -11,8 +12,11 @@ from api.context import Context
 from api.spool import Fingerprint, ItemSpool
 from api.submission import Received
 from jobs.errors import RequestError
+from jobs.listing import KIND as PREFIX
+from jobs.manifest_source import KIND as MANIFEST
 from jobs.manifests import Lines, read_csv, read_ndjson
-from jobs.records import ImageReference, JobRequest, JobSpec
+from jobs.records import ImageReference, JobRequest, JobSpec, ObjectFilter
+from jobs.store.submit import NewExpansion
 from jobs.validation import invalid
 
 JSON_BYTES = 8 * 1024 * 1024
@@ -36,8 +40,21 @@ class ReferenceRequest:
         except ValidationError as error:
             raise invalid(error, "the request") from error
         self._context.services.intake.check(request)
+        if request.images is None:
+            return self._expanded(request)
         spool = _Spool(self._context, self._owner, new=job_id is not None)
         return spool.fill(iter(request.images), request, "references")
+
+    def _expanded(self, request: JobRequest) -> Received:
+        """Return a request whose images are found in the background."""
+        kind, uri = (PREFIX, request.s3_prefix) if request.s3_prefix else (MANIFEST, request.manifest)
+        assert uri is not None
+        self._context.services.intake.access(self._owner).check(uri)
+        wanted = (request.filter or ObjectFilter()).model_dump(mode="json", exclude_none=True)
+        fingerprint = Fingerprint()
+        fingerprint.add(kind, uri, json.dumps(wanted, sort_keys=True))
+        rest = NewExpansion(kind, {"uri": uri, "filter": wanted})
+        return Received(request, kind, ItemSpool(), fingerprint.of(request), rest)
 
 
 class Manifest:
@@ -78,7 +95,7 @@ class _Spool:
         self._new = new
         self._fingerprint = Fingerprint()
 
-    def fill(self, references: Iterator[ImageReference], spec: JobSpec, source: str) -> Received:
+    def fill(self, references: Iterator[Reference], spec: JobSpec, source: str) -> Received:
         """Read all references; raise ``RequestError`` too_many_images, forbidden or invalid_request."""
         items = ItemSpool()
         try:
@@ -94,7 +111,7 @@ class _Spool:
             items.close()
             raise
 
-    def _note(self, references: Iterator[ImageReference]) -> Iterator[ImageReference]:
+    def _note(self, references: Iterator[Reference]) -> Iterator[Reference]:
         count = 0
         for count, reference in enumerate(references, start=1):
             if count > self._limit:

@@ -15,7 +15,7 @@ from jobs.errors import CaptionfleetError, RequestError
 from jobs.ids import new_id
 from jobs.objects import job_prefix
 from jobs.records import JobSpec
-from jobs.store.submit import NewJob, Reservation
+from jobs.store.submit import NewExpansion, NewJob, Reservation
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ class Received:
     source: str
     items: ItemSpool
     fingerprint: str
+    # What is to be expanded in the background, instead of items.
+    rest: NewExpansion | None = None
 
 
 class Receiver(Protocol):
@@ -84,7 +86,10 @@ def _make(context: Context, new: NewJobOf, receiver: Receiver) -> str:
             model = context.services.intake.check(received.spec)
             fingerprint = received.fingerprint if new.key else None
             job = NewJob(new.id, new.owner, model, received.source, received.spec, new.key, fingerprint)
-            context.services.intake.submit(job, received.items)
+            if received.rest is None:
+                context.services.intake.submit(job, received.items)
+            else:
+                context.services.intake.prepare(job, received.rest)
         except RequestError:
             # Nothing was committed. After any other error that is not sure, so the sweep has to find out.
             _discard(context, new.id, receiver)

@@ -13,13 +13,17 @@ from api.context import Context
 from api.parts import Part, read_parts
 from api.spool import Fingerprint, ItemSpool
 from api.submission import Received
+from jobs.archive_source import KIND as ARCHIVE
+from jobs.archive_source import archive_prefix
+from jobs.archives import DETECT_BYTES, detect
 from jobs.errors import ItemCode, ItemError, RequestError
 from jobs.image_types import HEAD_BYTES, sniff
 from jobs.names import clean_name
 from jobs.objects import ObjectWriter, UploadBatch, image_key
+from jobs.objects.segments import SegmentWriter
 from jobs.records import CaptionOptions, JobSpec
 from jobs.store.jobs import UPLOAD
-from jobs.store.submit import NewItem
+from jobs.store.submit import NewExpansion, NewItem
 from jobs.validation import invalid
 
 SMALL_PART_BYTES = 256 * 1024
@@ -96,10 +100,13 @@ class Images:
         self._job_id = job_id
         self._batch = batch
         self._fingerprint = Fingerprint()
+        self._rest: NewExpansion | None = None
         self.items = ItemSpool()
 
     def take(self, part: Part) -> None:
         """Store one image; raise ``RequestError`` too_many_images."""
+        if self._rest is not None:
+            raise RequestError("invalid_request", "one `archive` comes alone, without `images`")
         position = len(self.items)
         if position >= self._settings.max_images:
             raise RequestError("too_many_images", f"a job holds at most {self._settings.max_images} images")
@@ -117,8 +124,37 @@ class Images:
         self._fingerprint.add(name, sink.size, sink.sha256)
         self.items.add(self._item(name, key, sink))
 
+    def take_archive(self, part: Part) -> None:
+        """Store an archive, to be unpacked in the background; raise ``RequestError`` for anything else."""
+        if self._rest is not None or len(self.items):
+            raise RequestError("invalid_request", "one `archive` comes alone, without `images`")
+        prefix = archive_prefix(self._job_id or "")
+        writer = SegmentWriter(self._batch, prefix) if self._batch is not None else None
+        digest, head, size = hashlib.sha256(), b"", 0
+        try:
+            for block in part.blocks():
+                digest.update(block)
+                size += len(block)
+                if writer is not None:
+                    writer.write(block)
+                if len(head) < DETECT_BYTES:
+                    head += block[:DETECT_BYTES]
+            if writer is not None:
+                writer.close()
+        finally:
+            if writer is not None:
+                writer.discard()
+        kind = detect(head)
+        if kind is None:
+            message = "the `archive` is neither a zip nor a tar (plain, or packed by gzip, bzip2 or xz)"
+            raise RequestError("invalid_request", message)
+        self._fingerprint.add(clean_name(part.filename, "archive"), size, digest.hexdigest())
+        self._rest = NewExpansion(ARCHIVE, {"size": size, "kind": kind})
+
     def received(self, spec: JobSpec) -> Received:
         """Return the request as it was received; raise ``RequestError`` when it had no images."""
+        if self._rest is not None:
+            return Received(spec, ARCHIVE, self.items, self._fingerprint.of(spec), self._rest)
         if not len(self.items):
             raise RequestError("invalid_request", "the request has no images")
         return Received(spec, UPLOAD, self.items, self._fingerprint.of(spec))
@@ -156,7 +192,7 @@ def _closed_on_error(items: ItemSpool) -> Iterator[None]:
 
 
 class JobUpload:
-    """A multipart request: first a ``job`` part, which may be left out, then any number of ``images``."""
+    """A multipart request: first a ``job`` part, which may be left out, then ``images`` or an ``archive``."""
 
     stores = True
 
@@ -172,8 +208,11 @@ class JobUpload:
                 if part.name == "images":
                     spec = spec or JobSpec()
                     images.take(part)
+                elif part.name == "archive":
+                    spec = spec or JobSpec()
+                    images.take_archive(part)
                 elif part.name != "job":
-                    message = f"unknown part {part.name!r}: there are `job` and `images`"
+                    message = f"unknown part {part.name!r}: there are `job`, `images` and `archive`"
                     raise RequestError("invalid_request", message)
                 elif spec is not None:
                     raise RequestError("invalid_request", "the `job` part is to come once, before the images")

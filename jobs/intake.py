@@ -11,8 +11,9 @@ from jobs.grants import Access
 from jobs.lists import KIND as LIST
 from jobs.lists import store_list, stored_list
 from jobs.objects import ObjectStore
+from jobs.options import check_options, check_prompt
 from jobs.queue import JobQueue, publish
-from jobs.records import ImageReference, JobSpec
+from jobs.records import JobSpec, Reference
 from jobs.references import References
 from jobs.settings import Settings
 from jobs.store import Store
@@ -46,15 +47,14 @@ class Intake:
         """Return the model a job will use; raise ``RequestError`` for what no job may ask."""
         self._check_metadata(spec)
         options = spec.options
-        if options.num_captions and options.num_beams and options.num_captions > options.num_beams:
-            raise RequestError("invalid_request", "options.num_captions is larger than options.num_beams")
-        if options.min_length and options.max_length and options.min_length > options.max_length:
-            raise RequestError("invalid_request", "options.min_length is larger than options.max_length")
+        check_options(options)
         self._check_webhook(spec.webhook_url)
         model = options.model or self._settings.model_names[0]
         if model not in self._settings.model_names:
             known = ", ".join(self._settings.model_names)
             raise RequestError("model_not_available", f"there is no model {model!r}; there is: {known}")
+        if options.prompt:
+            check_prompt(model, self._store.workers.alive())
         return model
 
     def _check_webhook(self, url: str | None) -> None:
@@ -102,14 +102,18 @@ class Intake:
         self._wake_expander()
         publish(self._queue, messages)
 
-    def references(self, owner: str, references: Iterable[ImageReference]) -> Iterator[NewItem]:
+    def references(self, owner: str, references: Iterable[Reference]) -> Iterator[NewItem]:
         """Turn references into items.
 
         Raises ``RequestError`` forbidden outside the owner's grants, upload_incomplete and invalid_request
         for uploads that are not there, not the owner's or another job's.
         """
-        made = References(owner, self.access(owner), self._store.uploads, self._objects)
+        made = self.references_of(owner)
         return (made.item(reference) for reference in references)
+
+    def references_of(self, owner: str) -> References:
+        """Return what turns an owner's references into items."""
+        return References(owner, self.access(owner), self._store.uploads, self._objects)
 
     def access(self, owner: str) -> Access:
         """Return what an owner's jobs may read, as of now."""

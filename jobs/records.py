@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 NAME_LENGTH = 1024
+URI_LENGTH = 2048
 FAST_JOB_IMAGES = 32
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[^\x00]*$")]
@@ -23,7 +32,12 @@ def _plain_key(uri: str) -> str:
 
 S3Uri = Annotated[
     str,
-    StringConstraints(max_length=2048, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00]+$"),
+    StringConstraints(max_length=URI_LENGTH, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00]+$"),
+    AfterValidator(_plain_key),
+]
+S3Prefix = Annotated[
+    str,
+    StringConstraints(max_length=2048, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00]*$"),
     AfterValidator(_plain_key),
 ]
 Url = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\x00-\x20]+$")]
@@ -81,11 +95,25 @@ class CaptionOptions(Body):
 
     model: str | None = Field(None, max_length=128, description="One of GET /v1/models; default: the first.")
     num_beams: int | None = Field(None, ge=1, le=5, description="Beams of the search; 1 is greedy.")
-    num_captions: int | None = Field(None, ge=1, le=5, description="Captions per image, at most num_beams.")
-    max_length: int | None = Field(None, ge=1, le=50, description="Most words.")
-    min_length: int | None = Field(None, ge=0, le=50, description="Fewest words.")
+    num_captions: int | None = Field(
+        None, ge=1, le=5, description="Captions per image; when searching, at most num_beams."
+    )
+    max_length: int | None = Field(
+        None, ge=1, le=50, description="Most words; for Hugging Face models, most tokens."
+    )
+    min_length: int | None = Field(None, ge=0, le=50, description="Fewest words or tokens.")
     prompt: str | None = Field(
-        None, max_length=1024, description="Start of the caption, for models that take one."
+        None, max_length=1024, description="Start of the caption, or instruction, for models that take one."
+    )
+    length_penalty: float | None = Field(
+        None, ge=0, le=2, description="Search: captions rank by log-probability / length ** this."
+    )
+    top_p: float | None = Field(
+        None, ge=0.01, le=1, description="Sample among the likeliest words that together reach this."
+    )
+    temperature: float | None = Field(None, ge=0.1, le=2, description="Sample; lower is less daring.")
+    seed: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Of sampling, 0 if left out: the same seed says the same."
     )
 
 
@@ -122,6 +150,23 @@ class ImageReference(Body):
         return self.s3_uri or self.url or self.upload_id or ""
 
 
+class S3Reference(NamedTuple):
+    """What a valid ``ImageReference`` to S3 says, at a tenth of its cost: manifests have millions of them."""
+
+    s3_uri: str
+    custom_id: str | None
+    url: None = None
+    upload_id: None = None
+
+    @property
+    def place(self) -> str:
+        """Where the image is."""
+        return self.s3_uri
+
+
+Reference = ImageReference | S3Reference
+
+
 class UploadFile(Body):
     """A file that is to be uploaded by itself."""
 
@@ -139,10 +184,35 @@ class UploadRequest(Body):
     files: Annotated[list[UploadFile], Field(min_length=1, max_length=1000)]
 
 
-class JobRequest(JobSpec):
-    """A job whose images lie elsewhere."""
+class ObjectFilter(Body):
+    """Which objects under a prefix become images; without suffixes and glob, those named like images."""
 
-    images: Annotated[list[ImageReference], Field(min_length=1)]
+    suffixes: Annotated[list[ShortText], Field(min_length=1, max_length=100)] | None = Field(
+        None, description="Endings such as .jpg, in any case."
+    )
+    glob: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = Field(
+        None, description="Of the key behind the prefix's last slash: * within a part, ** across parts."
+    )
+    min_size: int | None = Field(None, ge=0, description="Bytes.")
+    max_size: int | None = Field(None, ge=0, description="Bytes.")
+    modified_since: AwareDatetime | None = None
+
+
+class JobRequest(JobSpec):
+    """A job whose images lie elsewhere: exactly one of images, s3_prefix and manifest says where."""
+
+    images: Annotated[list[ImageReference], Field(min_length=1)] | None = None
+    s3_prefix: S3Prefix | None = Field(None, description="All images under it, listed in the background.")
+    manifest: S3Uri | None = Field(None, description="NDJSON, or CSV if it ends in .csv, one image a line.")
+    filter: ObjectFilter | None = Field(None, description="With s3_prefix.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.images, self.s3_prefix, self.manifest)) != 1:
+            raise ValueError("exactly one of images, s3_prefix and manifest says where the images are")
+        if self.filter is not None and self.s3_prefix is None:
+            raise ValueError("a filter goes with s3_prefix")
+        return self
 
 
 class Counts(BaseModel):
@@ -187,7 +257,7 @@ class Job(BaseModel):
     options: CaptionOptions
     metadata: dict[str, Any]
     priority: Priority
-    source: str = Field(description="upload, references or manifest.")
+    source: str = Field(description="upload, archive, references, manifest or s3_prefix.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -214,7 +284,7 @@ class Item(BaseModel):
     status: ItemStatus
     caption: str | None
     edited_caption: str | None
-    score: float | None = Field(description="Mean log-probability of the caption's tokens.")
+    score: float | None = Field(description="Mean log-probability of the caption's tokens, its end included; 0 is certain.")
     alternatives: list[Alternative]
     model: str | None = Field(description="Versioned name of the model that wrote the caption.")
     width: int | None
@@ -275,6 +345,7 @@ class ModelInfo(BaseModel):
     devices: list[str]
     workers: int
     images_per_second: float | None
+    takes_prompt: bool | None = Field(description="Null while no worker serves the model.")
 
 
 class ModelList(BaseModel):

@@ -10,7 +10,7 @@ from jobs.grants import Access
 from jobs.names import clean_name
 from jobs.objects import ObjectStore
 from jobs.objects.s3 import split_uri
-from jobs.records import ImageReference
+from jobs.records import Reference
 from jobs.store.jobs import UPLOAD
 from jobs.store.submit import NewItem
 from jobs.store.uploads import DirectUpload, UploadStore, split_upload_id, upload_prefix
@@ -26,19 +26,26 @@ class References:
         self._objects = objects
         self._batches: dict[str, tuple[dict[int, DirectUpload], dict[str, int]]] = {}
 
-    def item(self, reference: ImageReference) -> NewItem:
+    def item(self, reference: Reference) -> NewItem:
         """Return the item; raise ``RequestError`` forbidden, invalid_request or upload_incomplete."""
         if reference.s3_uri is not None:
             self._access.check(reference.s3_uri)
-            return _in_place(reference.s3_uri, split_uri(reference.s3_uri)[1], reference.custom_id)
-        if reference.url is not None:
-            return _in_place(reference.url, url_name(reference.url), reference.custom_id)
-        assert reference.upload_id is not None
+        if reference.upload_id is None:
+            return self.unchecked(reference)
         upload = self._uploaded(reference.upload_id)
         custom_id = reference.custom_id or upload.name
         return NewItem(
             upload.name, custom_id, UPLOAD, upload.key, upload.content_type, upload_id=reference.upload_id
         )
+
+    def unchecked(self, reference: Reference) -> NewItem:
+        """Return the item of an image in S3 or on the web, whoever may read it."""
+        uri = reference.s3_uri
+        name = uri.rpartition("/")[2] if uri else url_name(reference.place)
+        if not name:
+            key = split_uri(reference.place)[1]
+            name = PurePosixPath(key).name or key
+        return NewItem(name, reference.custom_id or name, reference.place)
 
     def _uploaded(self, upload_id: str) -> DirectUpload:
         """Return an upload whose bytes are there, all of them, and that no other job has."""
@@ -57,11 +64,6 @@ class References:
             message = f"the upload {upload_id} ({upload.name}) has not been sent yet, or not as announced"
             raise RequestError("upload_incomplete", message)
         return upload
-
-
-def _in_place(source: str, path: str, custom_id: str | None) -> NewItem:
-    name = PurePosixPath(path).name or path
-    return NewItem(name=name, custom_id=custom_id or name, source=source)
 
 
 def url_name(url: str) -> str:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobs.archive_source import KIND as ARCHIVE
+from jobs.archive_source import ArchiveSource
+from jobs.backlog import BacklogMetric
 from jobs.expansion import Expander, ExpansionSource
 from jobs.intake import Intake
+from jobs.listing import KIND as PREFIX
+from jobs.listing import PrefixSource
 from jobs.lists import KIND as LIST
 from jobs.lists import ListSource
+from jobs.manifest_source import KIND as MANIFEST
+from jobs.manifest_source import ManifestSource
 from jobs.objects import ObjectStore
 from jobs.objects.folder import FolderObjects
 from jobs.objects.s3 import S3, S3Objects
@@ -62,14 +69,20 @@ def build_services(settings: Settings) -> Services:
     urls = UrlGuard(settings.trusted_hosts)
     expansions: dict[str, ExpansionSource] = {LIST: ListSource(objects)}
     expander = Expander(store, objects, queue, expansions, settings.max_images)
+    intake = Intake(settings, store, queue, objects, expander.wake)
+    expansions[ARCHIVE] = ArchiveSource(objects, settings.max_image_bytes)
+    expansions[PREFIX] = PrefixSource(s3, intake.access)
+    expansions[MANIFEST] = ManifestSource(s3, intake.references_of, intake.access)
     return Services(
         settings=settings,
         store=store,
         objects=objects,
         sources=Sources(objects, s3, urls, settings),
         queue=queue,
-        intake=Intake(settings, store, queue, objects, expander.wake),
-        sweep=Sweep(store, objects, queue, WebhookSender(store.webhooks, urls)),
+        intake=intake,
+        sweep=Sweep(
+            store, objects, queue, WebhookSender(store.webhooks, urls), BacklogMetric(settings, store.backlog)
+        ),
         expander=expander,
         urls=urls,
     )
