@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
+import orjson
+
 from jobs.lists import decode, encode
 from jobs.records import JobSpec
 from jobs.store.submit import NewItem
@@ -48,7 +50,7 @@ class Fingerprint:
 
     def add(self, *values: str | int | None) -> None:
         """Add one image."""
-        self._digest.update(json.dumps(values).encode() + b"\n")
+        self._digest.update(orjson.dumps(values) + b"\n")
 
     def of(self, spec: JobSpec) -> str:
         """Return the fingerprint of all images added, under this job."""

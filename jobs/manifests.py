@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 
+import orjson
 from pydantic import ValidationError
 
 from jobs.errors import RequestError
-from jobs.records import ImageReference
+from jobs.records import NAME_LENGTH, URI_LENGTH, ImageReference, Reference, S3Reference
 from jobs.validation import invalid
 
 LINE_BYTES = 16 * 1024
@@ -53,14 +55,38 @@ class Lines:
             raise RequestError("invalid_request", f"longer than {LINE_BYTES} bytes")
 
 
-def read_ndjson(lines: Lines) -> Iterator[ImageReference]:
+def read_ndjson(lines: Lines) -> Iterator[Reference]:
     """Yield one reference a line; empty lines are passed over."""
     for line in lines:
-        if line.strip():
+        if plain := _plain(line):
+            yield plain
+        elif line.strip():
             try:
                 yield ImageReference.model_validate_json(line)
             except ValidationError as error:
                 raise invalid(error, "the image") from error
+
+
+# As ``ImageReference`` has it; a part of the key that begins with a dot is left to it.
+_PLAIN_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?!\.)[^\x00/]+(?:/(?!\.)[^\x00/]*)*")
+
+
+def _plain(line: str) -> S3Reference | None:
+    """Return what the commonest kind of line says; ``None`` for any line that needs a closer look."""
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if type(fields) is not dict:
+        return None
+    uri, custom_id = fields.pop("s3_uri", None), fields.pop("custom_id", None)
+    if fields or type(uri) is not str or len(uri) > URI_LENGTH or not _PLAIN_URI.fullmatch(uri):
+        return None
+    if custom_id is None:
+        return S3Reference(uri, None)
+    if type(custom_id) is not str or not 0 < len(custom_id) <= NAME_LENGTH or "\0" in custom_id:
+        return None
+    return S3Reference(uri, custom_id)
 
 
 def read_csv(lines: Lines, columns: list[str] | None = None) -> Iterator[ImageReference]:

@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import urlsplit
 
 from jobs.errors import ItemCode, ItemError, StorageUnavailable
 from jobs.objects.s3_reads import FastReads
@@ -172,8 +171,8 @@ def presigned(s3: S3, bucket: str, key: str, content_type: str) -> str:
 
 def split_uri(uri: str) -> tuple[str, str]:
     """Return bucket and key of an ``s3://bucket/key`` URI; the key is taken as it stands, not decoded."""
-    bucket = urlsplit(uri).netloc
-    return bucket, uri.removeprefix(f"s3://{bucket}/")
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 class _S3Batch:
