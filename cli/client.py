@@ -49,6 +49,13 @@ def submit(
     max_length: options.MaxLength = None,
     min_length: options.MinLength = None,
     prompt: options.Prompt = None,
+    length_penalty: options.LengthPenalty = None,
+    top_p: options.TopP = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Called, signed, when the job has ended.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Send images, or say where they lie; prints the job's id."""
@@ -60,9 +67,23 @@ def submit(
             raise usage_error("--output needs --wait; later, use `captionfleet results`")
         outputs.file_format(output)
         outputs.check(output)
-    wanted = options.caption_options(model, num_beams, num_captions, max_length, min_length, prompt)
-    send = plan(sources, wanted.model_dump(exclude_none=True))
-    with _remote() as remote:
+    wanted = options.caption_options(
+        model=model,
+        num_beams=num_beams,
+        num_captions=num_captions,
+        max_length=max_length,
+        min_length=min_length,
+        prompt=prompt,
+        length_penalty=length_penalty,
+        top_p=top_p,
+        temperature=temperature,
+        seed=seed,
+    )
+    asked: dict[str, Any] = {"options": wanted.model_dump(exclude_none=True)}
+    if webhook is not None:
+        asked["webhook_url"] = webhook
+    send = plan(sources, asked)
+    with connected() as remote:
         job = send(remote)
         if wait:
             say(f"captionfleet: {job['id']}: {job['counts']['total']} images")
@@ -80,8 +101,8 @@ def jobs(
     as_json: options.AsJson = False,
 ) -> None:
     """List jobs, newest first."""
-    with _remote() as remote:
-        found = list(_pages(remote, status, limit))
+    with connected() as remote:
+        found = list(pages(remote, "/v1/jobs", limit, status=status))
     if as_json:
         _print_json(found)
         return
@@ -96,7 +117,7 @@ def status(
     """Show one job."""
     from cli.waiting import follow
 
-    with _remote() as remote:
+    with connected() as remote:
         job = remote.get(f"/v1/jobs/{job_id}")
         if wait:
             job = follow(remote, job)
@@ -117,7 +138,7 @@ def results(
     if output is not None:
         outputs.check(output)
     wanted = form.value if form else outputs.file_format(output) if output else "jsonl"
-    with _remote() as remote:
+    with connected() as remote:
         _download(remote, job_id, output, wanted, partial=partial)
 
 
@@ -133,13 +154,14 @@ def retry(job_id: JobId, as_json: options.AsJson = False) -> None:
 
 def delete(job_id: JobId) -> None:
     """Delete a job with its images and captions."""
-    with _remote() as remote:
+    with connected() as remote:
         remote.delete(f"/v1/jobs/{job_id}")
     say(f"{job_id} is deleted.")
 
 
 @contextmanager
-def _remote() -> Iterator[Remote]:
+def connected() -> Iterator[Remote]:
+    """Talk to the server of CAPTIONFLEET_URL."""
     from cli.logs import set_up_logs
     from cli.remote import Remote
     from jobs.settings import load_settings
@@ -151,7 +173,7 @@ def _remote() -> Iterator[Remote]:
 
 
 def _turn(job_id: str, turn: str, *, as_json: bool) -> None:
-    with _remote() as remote:
+    with connected() as remote:
         job = remote.post(f"/v1/jobs/{job_id}/{turn}")
     if as_json:
         _print_json(job)
@@ -165,10 +187,11 @@ def _download(remote: Remote, job_id: str, output: Path | None, form: str, *, pa
         outputs.save(output, blocks)
 
 
-def _pages(remote: Remote, status: str | None, limit: int) -> Iterator[dict[str, Any]]:
+def pages(remote: Remote, path: str, limit: int, **query: Any) -> Iterator[dict[str, Any]]:
+    """Yield at most ``limit`` entries of a list, page by page."""
     cursor = None
     while limit > 0:
-        page = remote.get("/v1/jobs", status=status, limit=min(limit, PAGE), cursor=cursor)
+        page = remote.get(path, limit=min(limit, PAGE), cursor=cursor, **query)
         yield from page["data"]
         limit -= len(page["data"])
         cursor = page["next_cursor"]

@@ -49,7 +49,7 @@ def demo(
     set_up_logs(settings, quiet=True)
     outputs.check(RESULTS)
     images = find_images([photos or SAMPLES])
-    send = plan([str(path) for path in images], {})
+    send = plan([str(path) for path in images], {"options": {}})
     say(f"Captioning {len(images)} photos of {photos or SAMPLES} through a server on this machine.")
     began = time.monotonic()
     with _running_server(settings) as remote:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cli import caption, client, demo, doctor, keys, models, operate, training
+from cli import caption, client, demo, doctor, keys, models, operate, training, webhooks
 from cli.endings import ending
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
 app.add_typer(keys.app, name="keys", rich_help_panel="Operation")
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel="Against a server (CAPTIONFLEET_URL)")
 
 
 def _print_version(wanted: bool) -> None:

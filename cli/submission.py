@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from cli.console import progress, usage_error
+from cli.console import CommandFailed, progress, usage_error
 from cli.files import find_images
 from cli.remote import Remote
 from cli.upload import MultipartUpload
@@ -19,29 +19,30 @@ MANIFESTS = {".ndjson": "application/x-ndjson", ".jsonl": "application/x-ndjson"
 Send = Callable[[Remote], dict[str, Any]]
 
 
-def plan(sources: Sequence[str], options: dict[str, Any]) -> Send:
+def plan(sources: Sequence[str], job: dict[str, Any]) -> Send:
     """Look at everything that is to be sent; the value sends it and returns the job.
 
+    ``job`` is what the API takes beside the images: ``options`` and, where it is wanted, ``webhook_url``.
     Raises ``CommandFailed`` (status 2) for what cannot be sent, before the server is asked anything.
     """
     uris = [source for source in sources if source.startswith("s3://")]
     manifests = [source for source in sources if Path(source).suffix.lower() in MANIFESTS]
     if len(uris) == len(sources):
-        return _references(uris, options)
+        return _references(uris, job)
     if manifests and len(sources) > 1:
         raise usage_error("a manifest is submitted alone, one job for each")
     if manifests:
-        return _manifest(Path(sources[0]), options)
+        return _manifest(Path(sources[0]), job)
     if uris:
         raise usage_error("files here and s3:// URIs are submitted as separate jobs")
-    return _upload(find_images([Path(source) for source in sources]), options)
+    return _upload(find_images([Path(source) for source in sources]), job)
 
 
-def _upload(images: Sequence[Path], options: dict[str, Any]) -> Send:
-    upload = MultipartUpload({"options": options}, images)
+def _upload(images: Sequence[Path], job: dict[str, Any]) -> Send:
+    upload = MultipartUpload(job, images)
 
     def send(remote: Remote) -> dict[str, Any]:
-        _meet(remote)
+        _meet(remote, job)
         with progress(f"sending {len(images)} images", upload.length, "bytes") as advance:
 
             def body() -> Iterator[bytes]:
@@ -52,21 +53,22 @@ def _upload(images: Sequence[Path], options: dict[str, Any]) -> Send:
     return send
 
 
-def _references(uris: Sequence[str], options: dict[str, Any]) -> Send:
+def _references(uris: Sequence[str], job: dict[str, Any]) -> Send:
     for uri in uris:
         if uri.endswith("/") or uri.count("/") < 3:
             raise usage_error(f"{uri} names no object; list a prefix's objects in a manifest")
-    body = json.dumps({"images": [{"s3_uri": uri} for uri in uris], "options": options}).encode()
+    body = json.dumps({"images": [{"s3_uri": uri} for uri in uris], **job}).encode()
     return lambda remote: _post(remote, "/v1/jobs", lambda: [body], "application/json", len(body))
 
 
-def _manifest(path: Path, options: dict[str, Any]) -> Send:
+def _manifest(path: Path, job: dict[str, Any]) -> Send:
     try:
         with path.open("rb"):
             size = path.stat().st_size
     except OSError as error:
         raise usage_error(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    address = f"/v1/jobs?{urlencode(options)}" if options else "/v1/jobs"
+    query = job["options"] | {name: value for name, value in job.items() if name != "options"}
+    address = f"/v1/jobs?{urlencode(query)}" if query else "/v1/jobs"
 
     def body() -> Iterator[bytes]:
         with path.open("rb") as file:
@@ -74,15 +76,19 @@ def _manifest(path: Path, options: dict[str, Any]) -> Send:
                 yield block
 
     def send(remote: Remote) -> dict[str, Any]:
-        _meet(remote)
+        _meet(remote, job)
         return _post(remote, address, body, MANIFESTS[path.suffix.lower()], size)
 
     return send
 
 
-def _meet(remote: Remote) -> None:
-    """Learn that the server is there and takes the key before much is sent."""
-    remote.get("/v1/models")
+def _meet(remote: Remote, job: dict[str, Any]) -> None:
+    """Learn that the server is there, takes the key and has the model before anything is sent."""
+    models = [model["name"] for model in remote.get("/v1/models")["data"]]
+    wanted = job["options"].get("model")
+    if wanted is not None and wanted not in models:
+        known = ", ".join(models)
+        raise CommandFailed(f"there is no model {wanted!r}; there is: {known} (model_not_available)")
 
 
 def _post(

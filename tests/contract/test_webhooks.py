@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from sqlalchemy import func, select, update
@@ -229,7 +230,13 @@ def test_a_receiver_that_hangs_does_not_hold_up_other_owners(
     store: Store, sender: WebhookSender, receiver: Web
 ) -> None:
     hang = threading.Event()
-    receiver.answering = lambda handler, came: answer(handler, 200) if came.path == "/good" else hang.wait(30)
+
+    def answering(handler: BaseHTTPRequestHandler, came: Came) -> None:
+        if came.path == "/hangs":
+            hang.wait(30)
+        answer(handler, 200)
+
+    receiver.answering = answering
     for _ in range(3 * AT_ONCE_PER_OWNER):
         run_to_end(store, hooked_job(store, receiver.url("/hangs"), owner="bob"), owner="bob")
     run_to_end(store, hooked_job(store, receiver.url("/good")))

@@ -75,4 +75,5 @@ def test_what_the_server_refuses_is_one_line(server: Server, tmp_path: Path) -> 
         "`captionfleet keys grant local s3://bucket/…` (forbidden)"
     )
     photos = _photos(tmp_path / "photos", 1)
-    assert server.run("submit", photos, "--model", "huge").complaints.endswith("(model_not_available)\n")
+    unknown = server.run("submit", photos, "--model", "huge")
+    assert unknown.error == "there is no model 'huge'; there is: small (model_not_available)"

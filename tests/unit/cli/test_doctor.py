@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli import doctor
+from jobs.store.schema import HEAD
 from model.loading import WEIGHTS
 from tests.unit.cli.conftest import Run
 
@@ -32,7 +33,7 @@ def test_an_empty_folder_is_well(run: Run, tmp_path: Path) -> None:
 def test_after_a_migration(run: Run, tmp_path: Path) -> None:
     assert run("migrate").status == 0
     found = json.loads(run("doctor", "--json").output)
-    assert {"what": "database", "state": "ok", "detail": "SQLite, schema 0001", "mend": ""} in found
+    assert {"what": "database", "state": "ok", "detail": f"SQLite, schema {HEAD}", "mend": ""} in found
 
 
 def test_distributed_mode(run: Run, postgres_url: str, redis_server: Redis, s3: S3) -> None:
