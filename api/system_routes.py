@@ -32,6 +32,7 @@ def _model(name: str, workers: list[Worker], default: bool) -> ModelInfo:
         devices=sorted({worker.device for worker in workers}),
         workers=len(workers),
         images_per_second=round(sum(rates), 2) if rates else None,
+        takes_prompt=any(worker.takes_prompt for worker in workers) if workers else None,
     )
 
 

@@ -47,16 +47,31 @@ def caption(
     max_length: options.MaxLength = None,
     min_length: options.MinLength = None,
     prompt: options.Prompt = None,
+    length_penalty: options.LengthPenalty = None,
+    top_p: options.TopP = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
     device: options.Device = None,
 ) -> None:
     """Caption files and folders here, without a server."""
     from cli.logs import set_up_logs
     from jobs.settings import load_settings
 
-    settings = load_settings(device=device)
+    settings, model = load_settings(device=device).with_model(model)
     set_up_logs(settings, quiet=True)
     images = find_images(paths)
-    wanted = options.caption_options(model, num_beams, num_captions, max_length, min_length, prompt)
+    wanted = options.caption_options(
+        model=model,
+        num_beams=num_beams,
+        num_captions=num_captions,
+        max_length=max_length,
+        min_length=min_length,
+        prompt=prompt,
+        length_penalty=length_penalty,
+        top_p=top_p,
+        temperature=temperature,
+        seed=seed,
+    )
     if output is not None:
         outputs.file_format(output)
         outputs.check(output)

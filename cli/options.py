@@ -14,27 +14,25 @@ NumBeams = Annotated[int | None, typer.Option(min=1, max=5, help="Beams of the s
 NumCaptions = Annotated[int | None, typer.Option(min=1, max=5, help="Captions per image.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, max=50, help="Most words.")]
 MinLength = Annotated[int | None, typer.Option(min=0, max=50, help="Fewest words.")]
-Prompt = Annotated[str | None, typer.Option(help="Start of the caption, for models that take one.")]
+Prompt = Annotated[
+    str | None, typer.Option(help="Start of the caption, or instruction, for models that take one.")
+]
+LengthPenalty = Annotated[
+    float | None, typer.Option(min=0, max=2, help="More favours longer captions.", show_default="1")
+]
+TopP = Annotated[
+    float | None, typer.Option(min=0.01, max=1, help="Sample among the likeliest words that reach this.")
+]
+Temperature = Annotated[
+    float | None, typer.Option(min=0.1, max=2, help="Sample; lower is less daring.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Of sampling.", show_default="0")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, …", show_default="auto")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def caption_options(
-    model: str | None,
-    num_beams: int | None,
-    num_captions: int | None,
-    max_length: int | None,
-    min_length: int | None,
-    prompt: str | None,
-) -> CaptionOptions:
-    """Return the options of a job."""
+def caption_options(**given: str | float | None) -> CaptionOptions:
+    """Return the options of a job, by their names in the API."""
     from jobs.records import CaptionOptions
 
-    return CaptionOptions(
-        model=model,
-        num_beams=num_beams,
-        num_captions=num_captions,
-        max_length=max_length,
-        min_length=min_length,
-        prompt=prompt,
-    )
+    return CaptionOptions.model_validate(given)

@@ -284,7 +284,9 @@ class Item(BaseModel):
     status: ItemStatus
     caption: str | None
     edited_caption: str | None
-    score: float | None = Field(description="Mean log-probability of the caption's tokens, its end included; 0 is certain.")
+    score: float | None = Field(
+        description="Mean log-probability of the caption's tokens, its end included; 0 is certain."
+    )
     alternatives: list[Alternative]
     model: str | None = Field(description="Versioned name of the model that wrote the caption.")
     width: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from jobs.addresses import Trusted
 from jobs.errors import StartupError
 
 MIB = 1024 * 1024
+HUGGING_FACE = "hf:"
+"""Begins the path of a model that is a Hugging Face checkpoint."""
 DEFAULT_MODEL = "small"
 
 
@@ -93,7 +96,8 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = _named(
         "CAPTIONFLEET_MODELS",
         (DEFAULT_MODEL,),
-        "Models that requests may name, comma-separated, the first is the default; NAME or NAME=PATH.",
+        "Models that requests may name, comma-separated, the first is the default; NAME, NAME=PATH, "
+        "NAME=hf:PATH or NAME=hf:ID of a Hugging Face checkpoint.",
     )
     device: str = _named("CAPTIONFLEET_DEVICE", "auto", "Device of the model: auto, cpu, cuda, cuda:1, …")
     threads: int | None = _named(
@@ -179,12 +183,29 @@ class Settings(BaseSettings):
         paths = dict(entry.partition("=")[::2] for entry in self.models)
         return paths.get(name) or name
 
+    def with_model(self, model: str | None) -> tuple[Self, str | None]:
+        """Return settings that have an operator's ``hf:`` checkpoint among the models, and its name there.
+
+        Other models are names already. Raises ``StartupError`` where the name is another model's.
+        """
+        if model is None or not model.startswith(HUGGING_FACE):
+            return self, model
+        for entry in self.models:
+            if entry.partition("=")[2] == model:
+                return self, entry.partition("=")[0]
+        entry = _named_model(model)
+        name = entry.partition("=")[0]
+        if name in self.model_names:
+            message = f"CAPTIONFLEET_MODELS has another model {name!r}; add NAME={model} to it"
+            raise StartupError("configuration_invalid", message)
+        return self.model_copy(update={"models": (*self.models, entry)}), name
+
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, Any]) -> dict[str, Any]:
         for key in ("CAPTIONFLEET_MODELS", "models", "CAPTIONFLEET_TRUSTED_HOSTS", "trusted_hosts"):
             if isinstance(values.get(key), str):
-                parts = tuple(part.strip() for part in values[key].split(",") if part.strip())
+                parts = tuple(_named_model(part.strip()) for part in values[key].split(",") if part.strip())
                 values = {**values, key: parts}
         return values
 
@@ -211,6 +232,14 @@ class Settings(BaseSettings):
                 f"CAPTIONFLEET_HOST={self.host} is not loopback, so CAPTIONFLEET_REQUIRE_KEYS must be 1"
             )
         return self
+
+
+def _named_model(entry: str) -> str:
+    """Give a bare ``hf:`` entry the name that its last part makes."""
+    if not entry.startswith(HUGGING_FACE):
+        return entry
+    last = entry.removeprefix(HUGGING_FACE).partition("@")[0].rstrip("/").rpartition("/")[2]
+    return f"{re.sub(r'[^a-z0-9._-]+', '-', last.lower()).strip('-.')[:64] or 'model'}={entry}"
 
 
 def is_loopback(host: str) -> bool:

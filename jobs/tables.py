@@ -380,6 +380,7 @@ class WorkerRow(Base):
     digest: Mapped[str] = mapped_column(String(64))
     device: Mapped[str]
     images_per_second: Mapped[float | None]
+    takes_prompt: Mapped[bool] = mapped_column(server_default=text("true"))
     started_at: Mapped[datetime]
     last_seen: Mapped[datetime]
 

@@ -51,6 +51,7 @@ class ColourCaptioner:
     digest: str = "0" * 64
     device: str = "cpu"
     preprocessing: Preprocessing = field(default_factory=lambda: Preprocessing(16, 16))
+    takes_prompt: bool = False
     memory: int = 1000
     seconds_per_batch: float = 0.0
     broken: bool = False

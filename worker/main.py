@@ -33,7 +33,8 @@ def run_worker(
     """
     if settings.embedded:
         raise StartupError("configuration_invalid", "REDIS_URL is not set, so there is no broker to work for")
-    model = model or settings.model_names[0]
+    settings, named = settings.with_model(model)
+    model = named or settings.model_names[0]
     if model not in settings.model_names:
         known = ", ".join(settings.model_names)
         raise StartupError("configuration_invalid", f"CAPTIONFLEET_MODELS has no {model!r}; it has: {known}")

@@ -63,7 +63,13 @@ class Pipeline:
         )
         self._images = Images(services.sources, self._decoder, self._batcher, settings.decode_processes)
         worker = Worker(
-            serving.worker_id, serving.model, captioner.name, captioner.digest, captioner.device, None
+            serving.worker_id,
+            serving.model,
+            captioner.name,
+            captioner.digest,
+            captioner.device,
+            None,
+            captioner.takes_prompt,
         )
         self._leases = Leases(
             services.store, worker, settings.lease_s, lambda: self._batcher.images_per_second
@@ -215,6 +221,10 @@ def _decoding(options: CaptionOptions) -> DecodingOptions:
         max_length=options.max_length,
         min_length=options.min_length,
         prompt=options.prompt,
+        length_penalty=options.length_penalty,
+        top_p=options.top_p,
+        temperature=options.temperature,
+        seed=options.seed,
     )
 
 

@@ -23,6 +23,7 @@ class Worker:
     digest: str
     device: str
     images_per_second: float | None
+    takes_prompt: bool = False
     last_seen: datetime | None = None
 
 
@@ -41,6 +42,7 @@ class WorkerStore:
             "digest": worker.digest,
             "device": worker.device,
             "images_per_second": worker.images_per_second,
+            "takes_prompt": worker.takes_prompt,
             "last_seen": now,
         }
         dialect = sqlite if self._database.is_sqlite else postgresql
@@ -62,6 +64,7 @@ class WorkerStore:
             WorkerRow.digest,
             WorkerRow.device,
             WorkerRow.images_per_second,
+            WorkerRow.takes_prompt,
             WorkerRow.last_seen,
         )
         with self._database.read() as connection:
