@@ -137,6 +137,17 @@ class Settings(BaseSettings):
     max_failures: int = _named(
         "CAPTIONFLEET_MAX_FAILURES", 6, "Transient failures of a chunk before its images fail.", ge=1, le=100
     )
+    cloudwatch_namespace: str | None = _named(
+        "CAPTIONFLEET_CLOUDWATCH_NAMESPACE",
+        None,
+        "CloudWatch namespace that the backlog is told to once a minute, for autoscaling; unset: none.",
+    )
+    expected_rate: float = _named(
+        "CAPTIONFLEET_EXPECTED_RATE",
+        50.0,
+        "Images/s of one worker, for the backlog in seconds, while none has been measured.",
+        gt=0,
+    )
     alive_file: Path | None = _named(
         "CAPTIONFLEET_ALIVE_FILE",
         None,

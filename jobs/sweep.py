@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections import defaultdict
 
+from jobs.backlog import BacklogMetric
 from jobs.errors import CaptionfleetError
 from jobs.objects import ObjectStore, job_prefix
 from jobs.queue import JobQueue, Message, publish
@@ -24,8 +25,16 @@ UPLOADS_AT_ONCE = 1000
 class Sweep:
     """One process's part in the sweep."""
 
-    def __init__(self, store: Store, objects: ObjectStore, queue: JobQueue, webhooks: WebhookSender) -> None:
+    def __init__(
+        self,
+        store: Store,
+        objects: ObjectStore,
+        queue: JobQueue,
+        webhooks: WebhookSender,
+        backlog: BacklogMetric,
+    ) -> None:
         self._store = store
+        self._backlog = backlog
         self._objects = objects
         self._queue = queue
         self._webhooks = webhooks
@@ -67,6 +76,7 @@ class Sweep:
         self._webhooks.send_due()
         self._remove_deleted()
         if self._rounds % RARELY == 0:
+            self._backlog.publish()
             self._remove_old()
         self._rounds += 1
         return True

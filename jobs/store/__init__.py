@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs.store.backlog import BacklogStore
 from jobs.store.chunks import ChunkStore
 from jobs.store.database import Database
 from jobs.store.expansions import ExpansionStore
@@ -27,6 +28,7 @@ class Store:
         self.expansions = ExpansionStore(database, retention_days * DAY_S)
         self.sweeps = SweepStore(database, retention_days * DAY_S)
         self.workers = WorkerStore(database)
+        self.backlog = BacklogStore(database)
         self.keys = KeyStore(database)
         self.webhooks = WebhookStore(database)
         self.uploads = UploadStore(database)

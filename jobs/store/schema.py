@@ -1,34 +1,61 @@
-"""The schema's version: this code works with one, and says so before it touches anything else."""
+"""The schema's version: which code works with it, said before anything else is touched.
+
+A migration may only add: the release before it goes on working. One that takes something away comes a release
+later and raises the floor, the oldest revision that code must know to work with the schema.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, inspect, text
+import logging
+
+from sqlalchemy import Connection, inspect, select, text
 
 from jobs.errors import StartupError
 from jobs.store.database import Database
+from jobs.tables import SchemaFloorRow
 
-HEAD = "0004"
+log = logging.getLogger(__name__)
+
+HEAD = "0006"
+# A migration that has to wait for a table makes everybody behind it wait too: it gives up and is run again.
+LOCK_TIMEOUT = "5s"
 
 
 def upgrade(database: Database) -> None:
-    """Bring the schema up to date, in one transaction."""
+    """Bring the schema up to date, in one transaction; leave one that is newer and fits as it is."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", "migrations:")
     with database.write() as connection:
+        if (current(connection) or "") > HEAD:
+            _check(connection)
+            return
+        if not database.is_sqlite:
+            connection.execute(text(f"set local lock_timeout = '{LOCK_TIMEOUT}'"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def check(database: Database) -> None:
-    """Raise ``StartupError`` schema_outdated unless the schema is the one this code was written for."""
+    """Raise ``StartupError`` schema_outdated unless this code works with the schema."""
     with database.read() as connection:
-        found = current(connection)
-    if found != HEAD:
+        _check(connection)
+
+
+def _check(connection: Connection) -> None:
+    found = current(connection)
+    if found == HEAD:
+        return
+    if found is None or found < HEAD:
         message = f"the database schema is {found or 'empty'} and must be {HEAD}: run `captionfleet migrate`"
         raise StartupError("schema_outdated", message)
+    floor = connection.execute(select(SchemaFloorRow.revision)).scalar()
+    if floor is None or floor > HEAD:
+        message = f"the database schema is {found}, too new for this version ({HEAD}): upgrade Captionfleet"
+        raise StartupError("schema_outdated", message)
+    log.info("the database schema is %s, newer than this version's %s, and fits", found, HEAD)
 
 
 def current(connection: Connection) -> str | None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from jobs.backlog import BacklogMetric
 from jobs.errors import BrokerUnavailable, ItemError
 from jobs.objects import image_key
 from jobs.objects.folder import FolderObjects
 from jobs.queue import Message
 from jobs.queue.embedded import EmbeddedQueue
+from jobs.settings import load_settings
 from jobs.store import Store
 from jobs.sweep import Sweep
 from jobs.tables import ChunkRow, UploadRow
@@ -40,7 +42,8 @@ class AwayQueue(EmbeddedQueue):
 
 def sweeping(store: Store, objects: FolderObjects, queue: EmbeddedQueue) -> Sweep:
     """One process's sweep."""
-    return Sweep(store, objects, queue, WebhookSender(store.webhooks, UrlGuard()))
+    webhooks = WebhookSender(store.webhooks, UrlGuard())
+    return Sweep(store, objects, queue, webhooks, BacklogMetric(load_settings(), store.backlog))
 
 
 @pytest.fixture
