@@ -23,9 +23,7 @@ LengthPenalty = Annotated[
 TopP = Annotated[
     float | None, typer.Option(min=0.01, max=1, help="Sample among the likeliest words that reach this.")
 ]
-Temperature = Annotated[
-    float | None, typer.Option(min=0.1, max=2, help="Sample; lower is less daring.")
-]
+Temperature = Annotated[float | None, typer.Option(min=0.1, max=2, help="Sample; lower is less daring.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Of sampling.", show_default="0")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, …", show_default="auto")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
