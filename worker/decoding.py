@@ -51,36 +51,39 @@ class _Waiting:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._items: deque[_Work] = deque()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        # Two conditions, so that each image wakes one thread and not all that fetch.
+        self._work = threading.Condition(lock)
+        self._space = threading.Condition(lock)
         self._closed = False
 
     def put(self, work: _Work) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._limit)
+        with self._space:
+            self._space.wait_for(lambda: self._closed or len(self._items) < self._limit)
             if self._closed:
                 raise DecoderUnavailable("the decode pool is closed")
             self._items.append(work)
-            self._changed.notify_all()
+            self._work.notify()
 
     def get(self) -> _Work | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._items)
+        with self._work:
+            self._work.wait_for(lambda: self._closed or self._items)
             if not self._items:
                 return None
-            work = self._items.popleft()
-            self._changed.notify_all()
-            return work
+            self._space.notify()
+            return self._items.popleft()
 
     def fail_all(self, reason: str) -> None:
-        with self._changed:
+        with self._space:
             while self._items:
                 self._items.popleft().fail(DecoderUnavailable(reason))
-            self._changed.notify_all()
+            self._space.notify_all()
 
     def close(self) -> None:
-        with self._changed:
+        with self._space:
             self._closed = True
-            self._changed.notify_all()
+            self._work.notify_all()
+            self._space.notify_all()
 
 
 class _State:
