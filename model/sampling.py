@@ -39,9 +39,10 @@ def draw(
 def _choose(scores: Tensor, temperature: float | None, generator: torch.Generator | None) -> Tensor:
     if temperature is None:
         return scores.argmax(-1)
-    chances = (scores / temperature).softmax(-1)
-    flat = torch.multinomial(chances.flatten(0, 1), 1, generator=generator)
-    return flat.view(scores.shape[:-1])
+    # By the inverse of the distribution function: torch.multinomial draws a number for every word instead.
+    sums = (scores / temperature).softmax(-1).cumsum(-1)
+    drawn = torch.rand((*sums.shape[:-1], 1), device=sums.device, generator=generator) * sums[..., -1:]
+    return torch.searchsorted(sums, drawn, right=True).squeeze(-1).clamp_(max=sums.shape[-1] - 1)
 
 
 def _until_end(row: list[int]) -> list[int]:
