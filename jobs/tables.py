@@ -393,3 +393,11 @@ class LeaseRow(Base):
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     holder: Mapped[str | None]
     until: Mapped[datetime | None]
+
+
+class SchemaFloorRow(Base):
+    """One row: code that knows this revision works with the schema, however much newer that is."""
+
+    __tablename__ = "schema_floor"
+
+    revision: Mapped[str] = mapped_column(String(32), primary_key=True)
