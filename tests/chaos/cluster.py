@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, func, select, text, update
@@ -78,14 +79,20 @@ class FaultyCluster(Cluster):
         with self.services.store.database.write() as connection:
             connection.execute(text(WITNESS))
         self.pictures_bucket = self.s3.new_bucket()
-        client = self.s3.client()
+        # Into the folder that the server serves: much quicker than a thousand calls.
+        folder = Path(self.s3.process.command[-1]) / self.pictures_bucket
         for number in range(JOB_IMAGES):
-            client.put_object(Bucket=self.pictures_bucket, Key=f"{number}-good.png", Body=colour_png(number))
+            (folder / f"{number}-good.png").write_bytes(colour_png(number))
         for number in range(workers):
             self.hosts.append(Host(f"colours-{number}", self.environment, self._links()))
         for host in self.hosts:
             host.start()
-        self.wait_workers(workers)
+        wait_until(self._all_up, 120, "every worker's row")
+
+    def _all_up(self) -> bool:
+        for host in self.hosts:
+            assert host.process.alive, host.process.output
+        return len(self.alive()) == len(self.hosts)
 
     def _links(self) -> Links:
         return Links(self.redis, self.postgres, self.s3)
@@ -281,7 +288,7 @@ class FaultyCluster(Cluster):
             connection.execute(update(UploadRow).values(heartbeat_at=long_ago))
         fresh = build_services(self.services.settings)
         try:
-            wait_until(fresh.sweep.run_once, 60, "a turn of the sweep")
+            wait_until(fresh.tidying.run_once, 60, "a turn of the tidying")
         finally:
             fresh.close()
         pages = self.s3.client().get_paginator("list_objects_v2").paginate(Bucket=self.s3.bucket)
