@@ -15,12 +15,12 @@ from pydantic import Field
 from api.answers import json_answer, retry_after, unless_known
 from api.cursors import item_cursor, read_item_cursor
 from api.headers import SANDBOX
-from api.results import comma_separated, jsonl, whole_or_broken
 from api.routes import Answer, Call, NoQuery, Route
 from jobs.errors import ItemError, RequestError
 from jobs.image_types import IMAGE_TYPES, UNKNOWN
 from jobs.objects.sources import WEB
 from jobs.records import Body, Item, ItemPage, ItemStatus
+from jobs.results import comma_separated, jsonl, whole_or_broken
 from jobs.store.jobs import UPLOAD
 
 LARGEST_PAGE = 200
@@ -121,7 +121,7 @@ def read_results(call: Call[ResultsQuery], job_id: str) -> Response:
     if not job.status.final and not call.query.partial:
         message = f"the job is {job.status}; wait for its end, or ask with partial=1 for what there is"
         raise RequestError("job_not_finished", message, retry_after=retry_after(job))
-    pages = store.results(call.owner, job_id)
+    pages = store.result_fields(call.owner, job_id)
     # The first page is read before the answer begins: until then an error is still a proper refusal.
     pages = chain([next(pages)], whole_or_broken(pages))
     csv = call.query.format is ResultFormat.CSV

@@ -51,7 +51,7 @@ def check(path: Path) -> None:
 
 def write(path: Path, items: list[Item]) -> None:
     """Write results into a file, in the same form as a server sends them."""
-    from api.results import comma_separated, jsonl
+    from jobs.results import comma_separated, jsonl
 
     save(path, comma_separated([items]) if file_format(path) == "csv" else jsonl([items]))
 
