@@ -26,6 +26,7 @@ from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.database import open_database
 from jobs.sweep import Sweep
+from jobs.tidying import Tidying
 from jobs.urls import UrlGuard
 from jobs.webhooks import WebhookSender
 
@@ -41,17 +42,20 @@ class Services:
     queue: JobQueue
     intake: Intake
     sweep: Sweep
+    tidying: Tidying
     expander: Expander
     urls: UrlGuard
 
     def start(self) -> None:
         """Recover, expand and tidy in the background, in turn with all other processes."""
         self.sweep.start()
+        self.tidying.start()
         self.expander.start()
 
     def close(self) -> None:
-        """Stop the sweep and the expander and let go of every connection."""
+        """Stop what runs in the background and let go of every connection."""
         self.sweep.stop()
+        self.tidying.stop()
         self.expander.stop()
         self.queue.close()
         self.store.close()
@@ -81,8 +85,9 @@ def build_services(settings: Settings) -> Services:
         queue=queue,
         intake=intake,
         sweep=Sweep(
-            store, objects, queue, WebhookSender(store.webhooks, urls), BacklogMetric(settings, store.backlog)
+            store, queue, WebhookSender(store.webhooks, urls), BacklogMetric(settings, store.backlog)
         ),
+        tidying=Tidying(store, objects),
         expander=expander,
         urls=urls,
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.errors import ItemCode
@@ -15,8 +15,9 @@ from jobs.records import ItemStatus, JobStatus
 from jobs.store.bulk import chunk_values
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
+from jobs.store.states import IS_ACTIVE, IS_CANCELING, IS_LEASED, IS_OPEN
 from jobs.store.webhooks import announce
-from jobs.store.window import ACTIVE, narrow_jobs
+from jobs.store.window import narrow_jobs
 from jobs.tables import (
     ChunkRow,
     DeliveryRow,
@@ -30,6 +31,8 @@ from jobs.tables import (
 )
 
 SLICE = 5000
+# Chunks of a canceled job written at once: some thousand items.
+CHUNKS_AT_ONCE = 40
 NOTICE_S = 15
 SPLIT_AFTER = 2
 DEATHS_ALONE = 2
@@ -44,15 +47,15 @@ class SweepStore:
         self._database = database
         self._retention_s = retention_s
 
-    def take_turn(self, holder: str, seconds: float) -> bool:
-        """Take or keep the sweep's lease, so that one process at a time acts."""
+    def take_turn(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or keep a named lease, so that one process at a time acts."""
         with self._database.write() as connection:
             dialect = sqlite if self._database.is_sqlite else postgresql
-            connection.execute(dialect.insert(LeaseRow).values(name="sweep").on_conflict_do_nothing())
+            connection.execute(dialect.insert(LeaseRow).values(name=name).on_conflict_do_nothing())
             free = or_(
                 LeaseRow.until.is_(None), LeaseRow.until < self._database.now(), LeaseRow.holder == holder
             )
-            taken = update(LeaseRow).where(LeaseRow.name == "sweep", free)
+            taken = update(LeaseRow).where(LeaseRow.name == name, free)
             return bool(
                 connection.execute(taken.values(holder=holder, until=self._database.now(seconds))).rowcount
             )
@@ -60,15 +63,13 @@ class SweepStore:
     def expire_all_leases(self) -> None:
         """Let every lease end now: in embedded mode a new process knows that the old one is dead."""
         with self._database.write() as connection:
-            connection.execute(
-                update(ChunkRow).where(ChunkRow.state == "leased").values(lease_until=self._database.now(-1))
-            )
+            connection.execute(update(ChunkRow).where(IS_LEASED).values(lease_until=self._database.now(-1)))
             connection.execute(update(ExpansionRow).values(lease_until=None))
 
     def recover_leases(self) -> list[Message]:
         """Free the chunks whose lease ended, fail what died alone twice; return messages to send."""
         with self._database.read() as connection:
-            late = (ChunkRow.state == "leased", ChunkRow.lease_until < self._database.now())
+            late = (IS_LEASED, ChunkRow.lease_until < self._database.now())
             query = (
                 select(ChunkRow.job_id, ChunkRow.number)
                 .where(*late)
@@ -150,7 +151,7 @@ class SweepStore:
             now = self._database.now()
             rows = connection.execute(
                 update(ChunkRow)
-                .where(ChunkRow.state == "open", ChunkRow.not_before <= now)
+                .where(IS_OPEN, ChunkRow.not_before <= now)
                 .values(not_before=None, noticed_at=now)
                 .returning(ChunkRow.job_id, ChunkRow.number)
             ).all()
@@ -198,7 +199,7 @@ class SweepStore:
                 connection.execute(
                     update(ChunkRow)
                     .where(ChunkRow.job_id == message.job_id, ChunkRow.number == message.chunk)
-                    .where(ChunkRow.state == "open")
+                    .where(IS_OPEN)
                     .values(noticed_at=self._database.now())
                 )
 
@@ -217,9 +218,7 @@ class SweepStore:
         with self._database.read() as connection:
             jobs = (
                 connection.execute(
-                    select(JobRow.id)
-                    .where(JobRow.status == JobStatus.CANCELING, JobRow.deleted_at.is_(None))
-                    .limit(100)
+                    select(JobRow.id).where(IS_CANCELING, JobRow.deleted_at.is_(None)).limit(100)
                 )
                 .scalars()
                 .all()
@@ -230,26 +229,24 @@ class SweepStore:
     def _cancel_slice(self, job_id: str) -> bool:
         with self._database.write() as connection:
             now = self._database.now()
-            positions = (
-                select(ItemRow.position)
-                .where(ItemRow.job_id == job_id, ItemRow.status == ItemStatus.QUEUED)
-                .limit(SLICE)
-            )
-            changed = connection.execute(
-                update(ItemRow)
-                .where(ItemRow.job_id == job_id, ItemRow.position.in_(positions))
-                .values(status=ItemStatus.CANCELED, finished_at=now)
-            ).rowcount
-            if changed == SLICE:
+            chunks = _some_chunks(connection, job_id, IS_OPEN) or _some_chunks(connection, job_id, IS_LEASED)
+            if chunks:
+                first, last = min(chunk.first for chunk in chunks), max(chunk.last for chunk in chunks)
+                connection.execute(
+                    update(ItemRow)
+                    .where(ItemRow.job_id == job_id, ItemRow.position.between(first, last))
+                    .where(ItemRow.status == ItemStatus.QUEUED)
+                    .values(status=ItemStatus.CANCELED, finished_at=now)
+                )
+                connection.execute(
+                    update(ChunkRow)
+                    .where(ChunkRow.job_id == job_id, ChunkRow.number.in_([chunk.number for chunk in chunks]))
+                    .values(state="done", owner=None, lease_until=None, alone=False)
+                )
                 return True
-            connection.execute(
-                update(ChunkRow)
-                .where(ChunkRow.job_id == job_id, ChunkRow.state != "done")
-                .values(state="done", owner=None, lease_until=None, alone=False)
-            )
             canceled = connection.execute(
                 update(JobRow)
-                .where(JobRow.id == job_id, JobRow.status == JobStatus.CANCELING)
+                .where(JobRow.id == job_id, IS_CANCELING)
                 .values(
                     status=JobStatus.CANCELED,
                     finished_at=now,
@@ -271,10 +268,10 @@ class SweepStore:
             )
 
     def deleted_jobs(self) -> list[str]:
-        """Return jobs whose objects and rows are to be removed."""
+        """Return jobs whose objects and rows are to be removed, longest deleted first."""
         with self._database.read() as connection:
             query = (
-                select(JobRow.id).where(JobRow.deleted_at.is_not(None)).order_by(JobRow.deleted_at).limit(20)
+                select(JobRow.id).where(JobRow.deleted_at.is_not(None)).order_by(JobRow.deleted_at).limit(100)
             )
             return list(connection.execute(query).scalars())
 
@@ -310,18 +307,23 @@ class SweepStore:
 
 # Chunks that may be claimed now.
 _WAITING = and_(
-    ChunkRow.state == "open",
+    IS_OPEN,
     ChunkRow.not_before.is_(None),
     ChunkRow.job_id == JobRow.id,
-    JobRow.status.in_(ACTIVE),
+    IS_ACTIVE,
     ChunkRow.number < JobRow.released,
 )
 # By queue: when the newest of the chunks now in hand was announced.
 _SERVED = (
     select(JobRow.model, JobRow.fast, func.max(ChunkRow.noticed_at).label("newest"))
-    .where(ChunkRow.job_id == JobRow.id, ChunkRow.state == "leased", ChunkRow.noticed_at.is_not(None))
+    .where(ChunkRow.job_id == JobRow.id, IS_LEASED, ChunkRow.noticed_at.is_not(None))
     .group_by(JobRow.model, JobRow.fast)
 )
+
+
+def _some_chunks(connection: Connection, job_id: str, condition: ColumnElement[bool]) -> Any:
+    query = select(ChunkRow.number, ChunkRow.first, ChunkRow.last).where(ChunkRow.job_id == job_id, condition)
+    return connection.execute(query.order_by(ChunkRow.number).limit(CHUNKS_AT_ONCE)).all()
 
 
 def _in_chunk(chunk: Row[Any]) -> Any:
@@ -340,7 +342,7 @@ def _messages(connection: Connection, chunks: Sequence[tuple[str, int]]) -> list
     """Return messages for chunks of active jobs."""
     jobs = {job_id for job_id, _ in chunks}
     rows = connection.execute(
-        select(JobRow.id, JobRow.model, JobRow.fast).where(JobRow.id.in_(jobs), JobRow.status.in_(ACTIVE))
+        select(JobRow.id, JobRow.model, JobRow.fast).where(JobRow.id.in_(jobs), IS_ACTIVE)
     )
     queues = {row.id: queue_name(row.model, fast=row.fast) for row in rows}
     return [Message(queues[job_id], job_id, number) for job_id, number in chunks if job_id in queues]

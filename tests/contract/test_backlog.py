@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import update
 
 from jobs.backlog import BacklogMetric
-from jobs.objects.folder import FolderObjects
 from jobs.queue.embedded import EmbeddedQueue
 from jobs.settings import load_settings
 from jobs.store import Store
@@ -67,10 +66,10 @@ def test_the_sweep_tells_cloudwatch_zeros_too(
     namespace = f"Test-{tmp_path.name}"
     monkeypatch.setenv("CAPTIONFLEET_CLOUDWATCH_NAMESPACE", namespace)
     monkeypatch.setenv("CAPTIONFLEET_MODELS", "small,idle")
-    objects, queue = FolderObjects(tmp_path / "objects"), EmbeddedQueue()
+    queue = EmbeddedQueue()
     new_job(store, 100)
     metric = BacklogMetric(load_settings(), store.backlog)
-    Sweep(store, objects, queue, WebhookSender(store.webhooks, UrlGuard()), metric).run_once()
+    Sweep(store, queue, WebhookSender(store.webhooks, UrlGuard()), metric).run_once()
     client = boto3.client("cloudwatch")
     now = datetime.now(UTC)
 

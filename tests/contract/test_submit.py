@@ -178,10 +178,10 @@ def test_finished_jobs_expire_and_running_ones_never(store: Store) -> None:
 
 
 def test_one_process_at_a_time_sweeps(store: Store) -> None:
-    assert store.sweeps.take_turn("a", 60)
-    assert not store.sweeps.take_turn("b", 60)
-    assert store.sweeps.take_turn("a", -1)
-    assert store.sweeps.take_turn("b", 60)
+    assert store.sweeps.take_turn("sweep", "a", 60)
+    assert not store.sweeps.take_turn("sweep", "b", 60)
+    assert store.sweeps.take_turn("sweep", "a", -1)
+    assert store.sweeps.take_turn("sweep", "b", 60)
 
 
 def test_keys_open_until_revoked_and_are_kept_as_hashes(store: Store) -> None:

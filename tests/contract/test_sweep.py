@@ -1,4 +1,4 @@
-"""The sweep as a process runs it: over the store, the objects and a queue."""
+"""The sweep and the tidying as a process runs them: over the store, the objects and a queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from jobs.backlog import BacklogMetric
-from jobs.errors import BrokerUnavailable, ItemError
+from jobs.errors import BrokerUnavailable, ItemError, RequestError, StorageUnavailable
 from jobs.objects import image_key
 from jobs.objects.folder import FolderObjects
 from jobs.queue import Message
@@ -18,7 +18,8 @@ from jobs.queue.embedded import EmbeddedQueue
 from jobs.settings import load_settings
 from jobs.store import Store
 from jobs.sweep import Sweep
-from jobs.tables import ChunkRow, UploadRow
+from jobs.tables import ChunkRow, JobRow, UploadRow
+from jobs.tidying import Tidying
 from jobs.urls import UrlGuard
 from jobs.webhooks import WebhookSender
 from tests.contract.stores import age_leases, captioned, claim, new_job, store
@@ -39,11 +40,16 @@ class AwayQueue(EmbeddedQueue):
             raise BrokerUnavailable("gone")
         super().publish(messages)
 
+    def depth(self, queue: str) -> int:
+        if not self.back:
+            raise BrokerUnavailable("gone")
+        return super().depth(queue)
 
-def sweeping(store: Store, objects: FolderObjects, queue: EmbeddedQueue) -> Sweep:
+
+def sweeping(store: Store, queue: EmbeddedQueue) -> Sweep:
     """One process's sweep."""
     webhooks = WebhookSender(store.webhooks, UrlGuard())
-    return Sweep(store, objects, queue, webhooks, BacklogMetric(load_settings(), store.backlog))
+    return Sweep(store, queue, webhooks, BacklogMetric(load_settings(), store.backlog))
 
 
 @pytest.fixture
@@ -51,9 +57,9 @@ def objects(tmp_path: Path) -> FolderObjects:
     return FolderObjects(tmp_path / "objects")
 
 
-def test_lost_messages_are_sent_again_once(store: Store, objects: FolderObjects) -> None:
+def test_lost_messages_are_sent_again_once(store: Store) -> None:
     queue = EmbeddedQueue()
-    sweep = sweeping(store, objects, queue)
+    sweep = sweeping(store, queue)
     new_job(store, 100)
     sweep.run_once()
     assert queue.depth(BULK) == 0  # just noticed; they may still be on their way
@@ -67,10 +73,10 @@ def test_lost_messages_are_sent_again_once(store: Store, objects: FolderObjects)
     assert queue.depth(BULK) == 4  # a long queue is not a lost message
 
 
-def test_a_message_that_later_ones_overtook_is_sent_again(store: Store, objects: FolderObjects) -> None:
+def test_a_message_that_later_ones_overtook_is_sent_again(store: Store) -> None:
     """However long the queue is: others keep it full for ever, and nobody else has this chunk's message."""
     queue = EmbeddedQueue()
-    sweep = sweeping(store, objects, queue)
+    sweep = sweeping(store, queue)
     job_id = new_job(store, 160)
     queue.publish([Message(BULK, "job_other", number) for number in range(1000)])
     sweep.run_once()
@@ -85,21 +91,21 @@ def test_a_message_that_later_ones_overtook_is_sent_again(store: Store, objects:
     assert queue.depth(BULK) == 1004  # they have their turn again
 
 
-def test_a_dead_workers_chunk_is_announced_at_once(store: Store, objects: FolderObjects) -> None:
+def test_a_dead_workers_chunk_is_announced_at_once(store: Store) -> None:
     queue = EmbeddedQueue()
     job_id = new_job(store, 100)
     claim(store, job_id, 2)
     age_leases(store, job_id)
-    sweeping(store, objects, queue).run_once()
+    sweeping(store, queue).run_once()
     assert queue.take([BULK], 0) == Message(BULK, job_id, 2)
 
 
-def test_a_broker_that_is_away_costs_no_work(store: Store, objects: FolderObjects) -> None:
+def test_a_broker_that_is_away_costs_no_work(store: Store) -> None:
     queue = AwayQueue()
     job_id = new_job(store, 100)
     claim(store, job_id, 2)
     age_leases(store, job_id)
-    sweep = sweeping(store, objects, queue)
+    sweep = sweeping(store, queue)
     sweep.run_once()
     queue.back = True
     with store.database.write() as connection:
@@ -108,11 +114,11 @@ def test_a_broker_that_is_away_costs_no_work(store: Store, objects: FolderObject
     assert queue.depth(BULK) == 4
 
 
-def test_a_new_embedded_process_takes_everything_up(store: Store, objects: FolderObjects) -> None:
+def test_a_new_embedded_process_takes_everything_up(store: Store) -> None:
     queue = EmbeddedQueue()
     job_id = new_job(store, 100)
     claim(store, job_id, 1)
-    sweeping(store, objects, queue).recover_all()
+    sweeping(store, queue).recover_all()
     taken = [queue.take([BULK], 0) for _ in range(queue.depth(BULK))]
     assert sorted(message.chunk for message in taken if message) == [0, 1, 2, 3]
 
@@ -125,7 +131,7 @@ def test_deleting_removes_objects_then_rows(store: Store, objects: FolderObjects
         writer.close()
         batch.flush()
     store.jobs.delete("ann", job_id)
-    sweeping(store, objects, EmbeddedQueue()).run_once()
+    Tidying(store, objects).run_once()
     assert store.sweeps.deleted_jobs() == []
     with pytest.raises(ItemError):
         objects.read(image_key(job_id, 0), 10)
@@ -140,22 +146,68 @@ def test_what_a_dead_upload_left_is_removed(store: Store, objects: FolderObjects
         batch.flush()
     with store.database.write() as connection:
         connection.execute(update(UploadRow).values(heartbeat_at=LONG_AGO))
-    sweeping(store, objects, EmbeddedQueue()).run_once()
+    Tidying(store, objects).run_once()
     assert store.sweeps.abandoned_uploads() == []
     with pytest.raises(ItemError):
         objects.read(image_key("job_1", 0), 10)
 
 
-def test_two_processes_sweep_in_turn(store: Store, objects: FolderObjects) -> None:
-    first, second = (sweeping(store, objects, EmbeddedQueue()) for _ in range(2))
+def test_two_processes_sweep_in_turn(store: Store) -> None:
+    first, second = (sweeping(store, EmbeddedQueue()) for _ in range(2))
     assert first.run_once()
     assert not second.run_once()
 
 
-def test_a_cancel_of_many_items_is_finished_by_the_sweep(store: Store, objects: FolderObjects) -> None:
+def test_a_cancel_of_many_items_is_finished_by_the_sweep(store: Store) -> None:
     job_id = new_job(store, 12_000)
     store.chunks.record([captioned(claim(store, job_id, 0))])
     store.jobs.cancel("ann", job_id)
-    sweeping(store, objects, EmbeddedQueue()).run_once()
+    sweeping(store, EmbeddedQueue()).run_once()
     job, _ = store.jobs.get("ann", job_id)
     assert (job.status, job.counts.canceled, job.counts.succeeded) == ("canceled", 11_968, 32)
+
+
+def test_a_cancel_is_final_while_the_broker_is_away(store: Store) -> None:
+    queue = AwayQueue()
+    job_id = new_job(store, 100)
+    store.jobs.cancel("ann", job_id)
+    new_job(store, 100)
+    with store.database.write() as connection:
+        connection.execute(update(ChunkRow).values(noticed_at=LONG_AGO))
+    with pytest.raises(BrokerUnavailable):
+        sweeping(store, queue).run_once()
+    assert store.jobs.get("ann", job_id)[0].status == "canceled"
+
+
+class ForbiddenObjects(FolderObjects):
+    """Objects of which one prefix may not be deleted."""
+
+    forbidden = ""
+
+    def delete_prefix(self, prefix: str) -> int:
+        if self.forbidden in prefix:
+            raise StorageUnavailable("access denied")
+        return super().delete_prefix(prefix)
+
+
+def test_a_job_whose_objects_cannot_be_removed_holds_up_no_other(store: Store, tmp_path: Path) -> None:
+    objects = ForbiddenObjects(tmp_path / "objects")
+    stuck, other = new_job(store, 2), new_job(store, 2)
+    objects.forbidden = stuck
+    for job_id in (stuck, other):
+        store.jobs.delete("ann", job_id)
+    Tidying(store, objects).run_once()
+    assert store.sweeps.deleted_jobs() == [stuck]
+
+
+def test_what_is_past_its_time_is_removed_and_what_runs_is_not(store: Store, objects: FolderObjects) -> None:
+    over, running = new_job(store, 6000), new_job(store, 40)
+    store.chunks.record([captioned(claim(store, running, 0))])
+    with store.database.write() as connection:
+        done = {"status": "completed", "finished_at": LONG_AGO, "expires_at": LONG_AGO}
+        connection.execute(update(JobRow).where(JobRow.id == over).values(**done))
+    Tidying(store, objects).run_once()
+    with pytest.raises(RequestError):
+        store.jobs.get("ann", over)
+    assert store.sweeps.deleted_jobs() == []
+    assert store.jobs.get("ann", running)[0].counts.succeeded == 32
