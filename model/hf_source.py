@@ -23,7 +23,7 @@ def checkpoint_folder(reference: str) -> Path:
     Raises ``CheckpointInvalid`` in one line, within seconds where the hub cannot be reached.
     """
     folder = Path(reference).expanduser()
-    if folder.is_dir():
+    if reference and folder.is_dir():
         return _checked(folder)
     found = _HUB_ID.fullmatch(reference)
     if found is None or reference.startswith("."):

@@ -34,11 +34,9 @@ def make_checkpoint(family: str, folder: Path, seed: int = 0) -> Path:
     """Write a checkpoint of a family into ``folder`` as ``save_pretrained`` does; return the folder."""
     torch.manual_seed(seed)
     model, processors = FAMILIES[family]()
-    for parameter in model.parameters():
-        # The usual initialisation is so small that every picture gets the same words.
-        torch.nn.init.normal_(parameter, std=0.3)
-    # Random weights would say one word over and over.
-    model.generation_config.no_repeat_ngram_size = 2
+    for name, parameter in model.named_parameters():
+        # The usual initialisation is so small that every picture, and every place, gets the same words.
+        torch.nn.init.normal_(parameter, std=1.5 if "position" in name or "wpe" in name else 0.4)
     model.save_pretrained(folder)
     for processor in processors:
         processor.save_pretrained(folder)
