@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Tests of jobs that name S3 objects without ever reading them; a server's fixture brings its own.
+os.environ.setdefault("AWS_ACCESS_KEY_ID", "nobody")
+os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "nothing")
 
 # A run in the background ignores these, and would hand that on to the processes whose stopping it tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -72,6 +72,17 @@ def _connect() -> tuple[S3Client, FastReads]:
         return client, FastReads(session, client)
 
 
+def missing_access() -> str | None:
+    """Say why this process can read nothing in S3 at all; ``None`` where it has credentials."""
+    try:
+        import boto3
+    except ImportError:
+        return "the `distributed` extra, which reads S3, is not installed"
+    with translated(item=False):
+        credentials = boto3.Session().get_credentials()
+    return None if credentials else "there are no AWS credentials (AWS_ACCESS_KEY_ID, a profile or a role)"
+
+
 class S3Objects:
     """An ``ObjectStore`` in a bucket."""
 

@@ -137,3 +137,16 @@ def test_the_image_of_a_reference_is_where_it_was(
     [grant] = deployment.services.store.keys.grants(deployment.owner)
     deployment.services.store.keys.ungrant(grant)
     refused(client.get(f"{job['links']['items']}/0/image"), "forbidden")
+
+
+def test_without_credentials_an_s3_job_is_refused_at_once(
+    client: Client, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.services.store.keys.grant(deployment.owner, "s3://photos/2024/")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    answer = client.post("/v1/jobs", line(URI.format(1)), NDJSON)
+    refused(answer, "forbidden", "there are no AWS credentials")
