@@ -17,8 +17,9 @@ from jobs.errors import ItemError
 from jobs.queue import Message, queue_name
 from jobs.records import CaptionOptions, ItemStatus, JobStatus
 from jobs.store.database import Database
+from jobs.store.states import IS_ACTIVE, IS_LEASED, IS_OPEN
 from jobs.store.webhooks import announce
-from jobs.store.window import ACTIVE, window_size
+from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow
 
 
@@ -99,13 +100,11 @@ class ChunkStore:
         with self._database.write() as connection:
             now = self._database.now()
             released = exists().where(
-                JobRow.id == ChunkRow.job_id, JobRow.status.in_(ACTIVE), ChunkRow.number < JobRow.released
+                JobRow.id == ChunkRow.job_id, IS_ACTIVE, ChunkRow.number < JobRow.released
             )
             taken = connection.execute(
                 update(ChunkRow)
-                .where(
-                    ChunkRow.job_id == job_id, ChunkRow.number == number, ChunkRow.state == "open", released
-                )
+                .where(ChunkRow.job_id == job_id, ChunkRow.number == number, IS_OPEN, released)
                 .where(or_(ChunkRow.not_before.is_(None), ChunkRow.not_before <= now))
                 .values(
                     state="leased",
@@ -178,7 +177,7 @@ class ChunkStore:
         # Locked in the order in which recordings lock them, so that the two never wait for each other.
         mine = (
             select(ChunkRow.job_id, ChunkRow.number)
-            .where(ChunkRow.state == "leased", ChunkRow.owner == worker)
+            .where(IS_LEASED, ChunkRow.owner == worker)
             .where(key.in_([(claim.job_id, claim.number) for claim in held]))
             .order_by(ChunkRow.job_id, ChunkRow.number)
             .with_for_update()
@@ -269,7 +268,7 @@ def _held(claim: Claim) -> Any:
         ChunkRow.number == claim.number,
         ChunkRow.round == claim.round,
         ChunkRow.attempt == claim.attempt,
-        ChunkRow.state == "leased",
+        IS_LEASED,
     )
 
 
@@ -347,9 +346,7 @@ def advance_job(
     repeated delivery can widen it nor a crash narrow it. The job's row is locked last and for one statement.
     """
     window = window_size(connection, database, job_id)
-    job = connection.execute(
-        select(JobRow).where(JobRow.id == job_id, JobRow.status.in_(ACTIVE)).with_for_update()
-    ).first()
+    job = connection.execute(select(JobRow).where(JobRow.id == job_id, IS_ACTIVE).with_for_update()).first()
     if job is None:
         return None
     succeeded, failed = job.succeeded + progress.succeeded, job.failed + progress.failed

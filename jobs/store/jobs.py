@@ -9,10 +9,12 @@ from sqlalchemy import Connection, Row, case, func, insert, or_, select, update
 
 from jobs.errors import RequestError
 from jobs.queue import Message, queue_name
-from jobs.records import Item, ItemStatus, Job, JobStatus
+from jobs.records import Item, ItemStatus, Job, JobStatus, OutputState
 from jobs.store.bulk import chunk_values
 from jobs.store.database import Database
-from jobs.store.views import ItemView, leased_ranges, to_job
+from jobs.store.outputs import output_states, renew_output
+from jobs.store.states import IS_FINAL
+from jobs.store.views import ITEM_COLUMNS, ItemView, leased_ranges, to_job
 from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow
 
@@ -33,7 +35,8 @@ class JobStore:
         """Return a job and its version, in constant time; raise ``RequestError`` job_not_found."""
         with self._database.read() as connection:
             row = self._find(connection, owner, job_id)
-            return self._job(connection, row), row.version
+            output = output_states(connection, [job_id]).get(job_id)
+            return self._job(connection, row, output), row.version
 
     def versions(self, job_ids: Collection[str]) -> dict[str, int]:
         """Return the versions of these jobs, whoever owns them, in one query; deleted ones are left out."""
@@ -52,41 +55,56 @@ class JobStore:
             query = query.where(JobRow.id < before)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(JobRow.id.desc()).limit(limit + 1)).all()
-            jobs = [self._job(connection, row) for row in rows[:limit]]
+            outputs = output_states(connection, [row.id for row in rows[:limit]])
+            jobs = [self._job(connection, row, outputs.get(row.id)) for row in rows[:limit]]
         return jobs, jobs[-1].id if len(rows) > limit else None
 
     def items(
         self, owner: str, job_id: str, status: ItemStatus | None, limit: int, after: int
     ) -> tuple[list[Item], int | None]:
         """Return items by position from ``after`` + 1 on, and the position to go on from."""
+        fields, more = self._page(owner, job_id, status, limit, after)
+        return [Item(**entry) for entry in fields], more
+
+    def _page(
+        self, owner: str, job_id: str, status: ItemStatus | None, limit: int, after: int
+    ) -> tuple[list[dict[str, Any]], int | None]:
         with self._database.read() as connection:
             job = self._find(connection, owner, job_id)
             view = ItemView(job.status, leased_ranges(connection, job_id))
-            query = select(ItemRow).where(ItemRow.job_id == job_id, ItemRow.position > after)
+            query = select(*ITEM_COLUMNS).where(ItemRow.job_id == job_id, ItemRow.position > after)
             if status is not None:
                 query = query.where(view.condition(status))
             rows = connection.execute(query.order_by(ItemRow.position).limit(limit + 1)).all()
-        items = [view.item(row) for row in rows[:limit]]
-        return items, items[-1].position if len(rows) > limit else None
+        return [view.fields(row) for row in rows[:limit]], rows[limit - 1].position if len(
+            rows
+        ) > limit else None
 
     def item(self, owner: str, job_id: str, position: int) -> tuple[Item, str | None, str | None]:
         """Return one item, its object key and content type; raise ``RequestError`` not_found."""
         with self._database.read() as connection:
             job = self._find(connection, owner, job_id)
             row = connection.execute(
-                select(ItemRow).where(ItemRow.job_id == job_id, ItemRow.position == position)
+                select(*ITEM_COLUMNS, ItemRow.object_key, ItemRow.content_type).where(
+                    ItemRow.job_id == job_id, ItemRow.position == position
+                )
             ).first()
             if row is None:
                 raise RequestError("not_found", f"the job has no item at position {position}")
             view = ItemView(job.status, leased_ranges(connection, job_id))
-        return view.item(row), row.object_key, row.content_type
+        return view.item(row[: len(ITEM_COLUMNS)]), row.object_key, row.content_type
 
     def results(self, owner: str, job_id: str) -> Iterator[list[Item]]:
         """Yield all items in pages by position, each read on its own: a slow reader holds nothing."""
-        after: int | None = -1
-        while after is not None:
-            items, after = self.items(owner, job_id, None, RESULT_ROWS_AT_ONCE, after)
-            yield items
+        for page in self.result_fields(owner, job_id):
+            yield [Item(**fields) for fields in page]
+
+    def result_fields(self, owner: str, job_id: str, after: int = -1) -> Iterator[list[dict[str, Any]]]:
+        """Yield what ``results`` does as plain fields, in the order of ``Item``: downloads are long."""
+        following: int | None = after
+        while following is not None:
+            page, following = self._page(owner, job_id, None, RESULT_ROWS_AT_ONCE, following)
+            yield page
 
     def cancel(self, owner: str, job_id: str) -> None:
         """Flag a job as canceling; raise ``RequestError`` job_state_conflict when it is over already."""
@@ -121,6 +139,7 @@ class JobStore:
                 raise RequestError(
                     "job_state_conflict", "no image of this job can be tried again; nothing to retry"
                 )
+            renew_output(connection, self._database, job_id)
             chunks = _retry_chunks(job, positions)
             connection.execute(
                 update(ChunkRow)
@@ -162,11 +181,11 @@ class JobStore:
             raise RequestError("job_not_found", f"there is no job {job_id}")
         return row
 
-    def _job(self, connection: Connection, row: Row[Any]) -> Job:
+    def _job(self, connection: Connection, row: Row[Any], output: OutputState | None) -> Job:
         running = 0
         if row.status in (JobStatus.PREPARING, JobStatus.RUNNING):
             running = sum(last - first + 1 for first, last in leased_ranges(connection, row.id))
-        return to_job(row, running)
+        return to_job(row, running, output)
 
 
 def _reopen_items(connection: Connection, job_id: str) -> list[int]:
@@ -175,7 +194,7 @@ def _reopen_items(connection: Connection, job_id: str) -> list[int]:
         update(ItemRow)
         .where(ItemRow.job_id == job_id)
         .where(or_(ItemRow.object_key.is_not(None), ItemRow.source != UPLOAD))
-        .where(or_(ItemRow.status == ItemStatus.FAILED, ItemRow.status == ItemStatus.CANCELED))
+        .where(IS_FINAL, ItemRow.status.in_([ItemStatus.FAILED, ItemStatus.CANCELED]))
         .values(status=ItemStatus.QUEUED, error_code=None, error_message=None, finished_at=None)
         .returning(ItemRow.position)
     )
@@ -184,7 +203,7 @@ def _reopen_items(connection: Connection, job_id: str) -> list[int]:
 
 def _still_failed(connection: Connection, job_id: str) -> int:
     """Return how many items failed for good: uploads that were refused and so never stored."""
-    failed = (ItemRow.job_id == job_id, ItemRow.status == ItemStatus.FAILED)
+    failed = (ItemRow.job_id == job_id, IS_FINAL, ItemRow.status == ItemStatus.FAILED)
     return connection.execute(select(func.count()).select_from(ItemRow).where(*failed)).scalar_one()
 
 

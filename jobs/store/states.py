@@ -1,4 +1,4 @@
-"""States as constants in the SQL: a partial index serves only queries in which its condition is to be seen."""
+"""States as constants in the SQL: a partial index serves only queries in which its condition is seen."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from jobs.tables import (
     ItemRow,
     JobRow,
     LeaseRow,
+    OutputRow,
     UploadRow,
     WorkerRow,
 )
@@ -286,6 +287,7 @@ class SweepStore:
                 return True
             connection.execute(delete(ChunkRow).where(ChunkRow.job_id == job_id))
             connection.execute(delete(ExpansionRow).where(ExpansionRow.job_id == job_id))
+            connection.execute(delete(OutputRow).where(OutputRow.job_id == job_id))
             connection.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
             connection.execute(delete(DeliveryRow).where(DeliveryRow.job_id == job_id))
             connection.execute(delete(JobRow).where(JobRow.id == job_id))

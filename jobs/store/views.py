@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, false, not_, or_, select
 
 from jobs.records import (
-    Alternative,
     CaptionOptions,
     Counts,
     ErrorBody,
@@ -18,17 +17,38 @@ from jobs.records import (
     Job,
     JobStatus,
     Links,
+    OutputState,
     Priority,
 )
+from jobs.store.states import IS_FINAL, IS_LEASED
 from jobs.tables import ChunkRow, ItemRow
 
+ITEM_COLUMNS = (
+    ItemRow.position,
+    ItemRow.custom_id,
+    ItemRow.name,
+    ItemRow.source,
+    ItemRow.status,
+    ItemRow.caption,
+    ItemRow.edited_caption,
+    ItemRow.score,
+    ItemRow.alternatives,
+    ItemRow.model,
+    ItemRow.width,
+    ItemRow.height,
+    ItemRow.sha256,
+    ItemRow.attempts,
+    ItemRow.error_code,
+    ItemRow.error_message,
+    ItemRow.finished_at,
+)
 PRIORITIES = {priority.weight: priority for priority in Priority}
 
 
 def leased_ranges(connection: Connection, job_id: str) -> list[tuple[int, int]]:
     """Return the position ranges that workers have in hand; at most a window of them."""
     rows = connection.execute(
-        select(ChunkRow.first, ChunkRow.last).where(ChunkRow.job_id == job_id, ChunkRow.state == "leased")
+        select(ChunkRow.first, ChunkRow.last).where(ChunkRow.job_id == job_id, IS_LEASED)
     )
     return [(row.first, row.last) for row in rows]
 
@@ -43,53 +63,55 @@ class ItemView:
     def condition(self, status: ItemStatus) -> ColumnElement[bool]:
         """Return what selects the items that a client sees as ``status``."""
         waiting = ItemRow.status == ItemStatus.QUEUED
+        # The index holds final items only.
+        final = and_(IS_FINAL, ItemRow.status == status)
         in_hand = or_(false(), *(ItemRow.position.between(first, last) for first, last in self._leased))
         if self._canceled:
             none_waits = status in (ItemStatus.QUEUED, ItemStatus.RUNNING)
-            seen = (
-                or_(waiting, ItemRow.status == status)
-                if status is ItemStatus.CANCELED
-                else ItemRow.status == status
-            )
+            seen = or_(waiting, final) if status is ItemStatus.CANCELED else final
             return false() if none_waits else seen
         if status is ItemStatus.RUNNING:
             return and_(waiting, in_hand)
         if status is ItemStatus.QUEUED:
             return and_(waiting, not_(in_hand))
-        return ItemRow.status == status
+        return final
 
-    def item(self, row: Row[Any]) -> Item:
-        """Return the item of a row."""
-        return Item(
-            position=row.position,
-            custom_id=row.custom_id,
-            name=row.name,
-            source=row.source,
-            status=self._status(row),
-            caption=row.caption,
-            edited_caption=row.edited_caption,
-            score=row.score,
-            alternatives=[Alternative(**entry) for entry in row.alternatives or ()],
-            model=row.model,
-            width=row.width,
-            height=row.height,
-            sha256=row.sha256,
-            attempts=row.attempts,
-            error=ErrorBody(code=row.error_code, message=row.error_message or "") if row.error_code else None,
-            finished_at=row.finished_at,
-        )
+    def fields(self, row: Sequence[Any]) -> dict[str, Any]:
+        """Return what a row of ``ITEM_COLUMNS`` says of its item, in the order of ``Item``."""
+        (position, custom_id, name, source, status, *written, code, message, finished_at) = row
+        caption, edited, score, alternatives, model, width, height, sha256, attempts = written
+        return {
+            "position": position,
+            "custom_id": custom_id,
+            "name": name,
+            "source": source,
+            "status": status if status != ItemStatus.QUEUED else self._waiting(position),
+            "caption": caption,
+            "edited_caption": edited,
+            "score": score,
+            "alternatives": alternatives or [],
+            "model": model,
+            "width": width,
+            "height": height,
+            "sha256": sha256,
+            "attempts": attempts,
+            "error": {"code": code, "message": message or ""} if code else None,
+            "finished_at": finished_at,
+        }
 
-    def _status(self, row: Row[Any]) -> ItemStatus:
-        status = ItemStatus(row.status)
-        if status is not ItemStatus.QUEUED:
-            return status
+    def item(self, row: Sequence[Any]) -> Item:
+        """Return the item of a row of ``ITEM_COLUMNS``."""
+        return Item(**self.fields(row))
+
+    def _waiting(self, position: int) -> ItemStatus:
+        """Return what an item without a final state is seen as."""
         if self._canceled:
             return ItemStatus.CANCELED
-        in_hand = any(first <= row.position <= last for first, last in self._leased)
+        in_hand = any(first <= position <= last for first, last in self._leased)
         return ItemStatus.RUNNING if in_hand else ItemStatus.QUEUED
 
 
-def to_job(row: Row[Any], running: int) -> Job:
+def to_job(row: Row[Any], running: int, output: OutputState | None) -> Job:
     """Return the job of a row; ``running`` is how many of its items are in hand."""
     counts = _counts(row, running)
     rate = _rate(row)
@@ -114,6 +136,7 @@ def to_job(row: Row[Any], running: int) -> Job:
         expires_at=row.expires_at,
         error=ErrorBody(**row.error) if row.error else None,
         webhook_url=row.webhook_url,
+        output=output,
         links=Links(
             self=base,
             items=f"{base}/items",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, select
 
-from jobs.records import FAST_JOB_IMAGES, JobStatus
+from jobs.records import FAST_JOB_IMAGES
 from jobs.store.database import Database
+from jobs.store.states import IS_ACTIVE
 from jobs.tables import JobRow, WorkerRow
 
-ACTIVE = (JobStatus.PREPARING, JobStatus.QUEUED, JobStatus.RUNNING)
 # Chunks of one owner in the queue or in hand: enough to keep every worker busy while messages travel.
 SMALLEST_WINDOW = 16
 CHUNKS_PER_WORKER = 4
 WORKER_ALIVE_S = 45
 # Chunks of one image each, and as many again where suspicious ones were split.
 WHOLE_SMALL_JOB = 2 * FAST_JOB_IMAGES
-BULK = (JobRow.status.in_(ACTIVE), JobRow.fast.is_(False))
+BULK = (IS_ACTIVE, JobRow.fast.is_(False))
 
 
 def window_size(connection: Connection, database: Database, job_id: str) -> int:

@@ -1,0 +1,118 @@
+"""The hot queries read what they need and no more: each has an index, on both databases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, text, update
+
+from jobs.errors import ItemCode, ItemError
+from jobs.records import ItemStatus
+from jobs.store import Store
+from jobs.store.chunks import ChunkResult, ItemResult
+from jobs.tables import JobRow
+from tests.contract.stores import captioned, claim, new_job, store
+
+__all__ = ["store"]
+
+IMAGES = 1000
+
+
+class Plans:
+    """Explains every statement while it runs; keeps what reads a whole table of items, chunks or jobs."""
+
+    def __init__(self, store: Store) -> None:
+        self._sqlite = store.database.is_sqlite
+        self._explaining = False
+        self.scans: list[str] = []
+
+    def __call__(
+        self, connection: Connection, _cursor: Any, statement: str, parameters: Any, *rest: Any
+    ) -> None:
+        if self._explaining or not re.match(r"\s*(SELECT|UPDATE|DELETE)", statement):
+            return
+        self._explaining = True
+        try:
+            if not self._sqlite:
+                # A small table is read whole for speed; here that is to show only where no index serves.
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            given = parameters[0] if isinstance(parameters, list) else parameters
+            verb = "EXPLAIN QUERY PLAN" if self._sqlite else "EXPLAIN"
+            rows = connection.exec_driver_sql(f"{verb} {statement}", given)
+            plan = "\n".join(str(row[-1]) for row in rows)
+        finally:
+            self._explaining = False
+        whole = r"SCAN (items|chunks|jobs)$" if self._sqlite else r"Seq Scan on (items|chunks|jobs)"
+        if re.search(whole, plan, re.MULTILINE):
+            self.scans.append(f"{statement}\n{plan}")
+
+
+@contextmanager
+def no_scans(store: Store) -> Iterator[None]:
+    plans = Plans(store)
+    event.listen(store.database.engine, "before_cursor_execute", plans)
+    try:
+        yield
+    finally:
+        event.remove(store.database.engine, "before_cursor_execute", plans)
+    assert not plans.scans, "\n\n".join(plans.scans)
+
+
+@pytest.fixture
+def busy(store: Store) -> str:
+    """A large job of ann with a few chunks done and failed; many old jobs of hers beside it."""
+    job_id = new_job(store, IMAGES)
+    for number in range(4):
+        store.chunks.record([captioned(claim(store, job_id, number))])
+    held = claim(store, job_id, 4)
+    torn = ItemError(ItemCode.IMAGE_CORRUPT, "torn")
+    store.chunks.record([ChunkResult(held, [ItemResult(item.position, error=torn) for item in held.items])])
+    for _ in range(3):
+        new_job(store, 1)
+    with store.database.write() as connection:
+        old = update(JobRow).where(JobRow.id != job_id).values(status="completed")
+        connection.execute(old)
+    with store.database.write() as connection:
+        connection.execute(text("ANALYZE"))
+    return job_id
+
+
+def claim_and_record(store: Store, job_id: str) -> None:
+    held = claim(store, job_id, 6)
+    store.chunks.renew("w1", 30, [held])
+    store.chunks.record([captioned(held)])
+    store.chunks.postpone(claim(store, job_id, 7), 1)
+
+
+def read_status(store: Store, job_id: str) -> None:
+    claim(store, job_id, 5)
+    assert store.jobs.get("ann", job_id)[0].counts.running
+
+
+def list_items(store: Store, job_id: str) -> None:
+    for status in (ItemStatus.FAILED, ItemStatus.SUCCEEDED, ItemStatus.QUEUED, None):
+        assert store.jobs.items("ann", job_id, status, 50, 100)[0]
+
+
+def sweep(store: Store, job_id: str) -> None:
+    store.sweeps.recover_leases()
+    store.sweeps.due_retries()
+    store.sweeps.unclaimed()
+    store.sweeps.overtaken()
+    store.sweeps.widen_windows()
+
+
+def cancel(store: Store, job_id: str) -> None:
+    store.jobs.cancel("ann", job_id)
+    while store.sweeps.finish_cancels():
+        pass
+
+
+def test_nothing_reads_a_whole_table(store: Store, busy: str) -> None:
+    for work in (read_status, claim_and_record, list_items, sweep, cancel):
+        with no_scans(store):
+            work(store, busy)
