@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -53,15 +54,13 @@ class Campaign:
                     self._inject(fault, random.Random(f"{self._seed} {turn} {fault.name}"))
             self._wait_calm()
 
-    def at_random(self, faults: Sequence[Fault], pause_s: float, seconds: float) -> None:
-        """Inject faults for so long, one every ``pause_s`` seconds on average, whatever still goes on."""
+    def at_random(self, faults: Sequence[Fault], count: int, pause_s: float) -> None:
+        """Inject so many faults, one every ``pause_s`` seconds on average, whatever still goes on."""
         rng = random.Random(self._seed)
         running: list[threading.Thread] = []
-        deadline = time.monotonic() + seconds
         with self._watching():
-            for fault in _shuffled_for_ever(faults, rng):
-                if time.monotonic() > deadline:
-                    break
+            self._cluster.a_job()
+            for fault in itertools.islice(_shuffled_for_ever(faults, rng), count):
                 own = random.Random(rng.random())
                 running.append(threading.Thread(target=self._inject, args=(fault, own), daemon=True))
                 running[-1].start()

@@ -18,8 +18,9 @@ from jobs.errors import ItemCode, TransientError
 from jobs.ids import new_id
 from jobs.records import JobSpec
 from jobs.services import build_services
+from jobs.store.states import ACTIVE
 from jobs.store.submit import NewItem, NewJob
-from jobs.store.window import ACTIVE, SMALLEST_WINDOW
+from jobs.store.window import SMALLEST_WINDOW
 from jobs.store.workers import Worker
 from jobs.tables import ChunkRow, ItemRow, JobRow, UploadRow
 from tests.captioners import Behaviour, colour_png
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 JOB_IMAGES = 1000
 CHUNK = 16
+CLOCKS_WRONG_BY = 600
 # Every change of an item's row, noted by the database itself: a second one would be a second caption.
 WITNESS = """
 CREATE TABLE finals (job_id text, position int);
@@ -84,7 +86,9 @@ class FaultyCluster(Cluster):
         for number in range(JOB_IMAGES):
             (folder / f"{number}-good.png").write_bytes(colour_png(number))
         for number in range(workers):
-            self.hosts.append(Host(f"colours-{number}", self.environment, self._links()))
+            # Hosts disagree about the time by twenty minutes: only the database's clock may count.
+            wrong_by = CLOCKS_WRONG_BY * (-1) ** number
+            self.hosts.append(Host(f"colours-{number}", self.environment, self._links(), wrong_by))
         for host in self.hosts:
             host.start()
         wait_until(self._all_up, 120, "every worker's row")

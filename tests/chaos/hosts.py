@@ -42,14 +42,16 @@ class Links:
 class Host:
     """One worker (parent, child, decoding processes) on a machine of its own; ``name`` is its model's."""
 
-    def __init__(self, name: str, environment: dict[str, str], links: Links) -> None:
+    def __init__(self, name: str, environment: dict[str, str], links: Links, wrong_by: int) -> None:
+        """Describe a host whose clock is ``wrong_by`` seconds ahead."""
         self.name = name
         self.links = links
         self.busy = threading.Lock()
         """Held by the fault that has this host."""
         folder = scratch_folder("host")
         self._steering, self._clock = folder / "steering.json", folder / "clock"
-        self.set_clock(0)
+        self._wrong_by = wrong_by
+        self.right_clock()
         captioner = {"name": name, "seconds_per_batch": 0.03, "steering": str(self._steering)}
         self.process = Process(
             [sys.executable, "-m", "tests.worker_process", "parent"],
@@ -86,9 +88,13 @@ class Host:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
-    def set_clock(self, seconds: int) -> None:
-        """Put the machine's clock so far ahead (within a second); its other clocks go on."""
-        self._clock.write_text(f"{seconds:+d}")
+    def turn_clock(self) -> None:
+        """Let the wall clock jump, within a second, to as far ahead as it was behind; durations go on."""
+        self._clock.write_text(f"{-self._wrong_by:+d}")
+
+    def right_clock(self) -> None:
+        """Put the wall clock back to where it was."""
+        self._clock.write_text(f"{self._wrong_by:+d}")
 
     @property
     def blocked(self) -> bool:
