@@ -9,7 +9,7 @@ CLIENT := $(if $(wildcard client/pyproject.toml),-e ./client)
 # Passed on to serve, test, bench and soak, for example: make test ARGS="tests/unit -x"
 ARGS :=
 
-.PHONY: help demo serve test check bench soak setup setup-dev lock clean
+.PHONY: help demo serve test check bench chaos soak setup setup-dev lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -34,6 +34,9 @@ bench: setup-dev ## Measure throughput and latency on this machine
 
 soak: setup-dev ## Run the long tests
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)
+
+chaos: setup-dev ## Inject every fault 30 times, or ARGS="--times 5 --fault worker", and print the fault table
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 setup: $(VENV)/.installed ## Install what embedded mode needs into .venv
 setup-dev: $(VENV)/.installed-dev ## Install everything, for development, into .venv
