@@ -133,6 +133,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._workers = workers
         self._listener = listener
+        self._address = listener.getsockname()[:2]
         self._report = report
         self._on_exit = on_exit
         self._door: Door | None = None
@@ -156,7 +157,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "logger_class": _Log,
             "loglevel": "warning",
             "control_socket_disable": True,
-            "when_ready": self._tell_address,
+            "when_ready": self._let_go,
+            "post_worker_init": self._tell_address,
             "worker_exit": self._leave,
         }
         for name, value in chosen.items():
@@ -172,10 +174,14 @@ class _Server(BaseApplication):  # type: ignore[misc]
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
         return self._door
 
-    def _tell_address(self, _arbiter: Arbiter) -> None:
-        host, port = self._listener.getsockname()[:2]
-        log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    def _let_go(self, _arbiter: Arbiter) -> None:
         self._listener.close()
+
+    def _tell_address(self, worker: ThreadWorker) -> None:
+        """Say it once, from the first process that has made the application: now calls are answered."""
+        if worker.age == 1:
+            host, port = self._address
+            log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
     def _leave(self, _arbiter: Arbiter, _worker: ThreadWorker) -> None:
         if self._door is None:

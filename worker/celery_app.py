@@ -12,6 +12,7 @@ from celery.bootsteps import ConsumerStep
 from celery.exceptions import Reject
 from celery.worker import WorkController
 from celery.worker import state as celery_state
+from kombu.connection import Connection
 from kombu.messaging import Consumer
 
 from jobs.queue import MESSAGE_VERSION, JobQueue, queue_name
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 RunChunk = Callable[[str, int], bool]
 
 UNKNOWN_VERSION_PAUSE_S = 1.0
+RECONNECT = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
 
 
 class CeleryConsumer:
@@ -45,6 +47,7 @@ class CeleryConsumer:
             worker_enable_prefetch_count_reduction=False,
             worker_enable_remote_control=False,
         )
+        app.amqp.Connection = SteadyConnection
         # The pool's threads look tasks up in the default application.
         app.set_default()
         _register(app, run_chunk, self._watch)
@@ -72,6 +75,14 @@ class CeleryConsumer:
     def stop(self) -> None:
         """Take no more messages; ``run`` returns when the chunks in hand have ended. For signal handlers."""
         celery_state.should_stop = 0
+
+
+class SteadyConnection(Connection):
+    """A connection that keeps asking for its server at short intervals, however long that is away."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        """Connect; kombu's own pauses would grow to half a minute, for which nothing would be captioned."""
+        return super().ensure_connection(*args, **{**RECONNECT, **options})  # type: ignore[no-untyped-call]
 
 
 def _register(app: Celery, run_chunk: RunChunk, watch: ConsumptionWatch) -> None:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 PERIOD_S = 10.0
 RETRY_S = 1.0
+# The register hears at once of a rate that moved by so much: jobs are cut and ETAs made by it.
+RATE_MOVED = 1.25
 
 
 class Hold:
@@ -82,7 +84,9 @@ class Leases:
         self._rate = rate
         self._lock = threading.Condition()
         self._holds: dict[tuple[str, int, int], Hold] = {}
-        self._stop = threading.Event()
+        self._registered_rate: float | None = None
+        self._closed = False
+        self._due = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -101,6 +105,8 @@ class Leases:
         with self._lock:
             self._holds.pop(_key(hold.claim), None)
             self._lock.notify_all()
+        if _moved(self._registered_rate, self._rate()):
+            self._due.set()
 
     def in_hand(self) -> list[Hold]:
         """Return the chunks in hand."""
@@ -126,7 +132,8 @@ class Leases:
 
     def close(self) -> None:
         """End the heartbeat and leave the register of workers."""
-        self._stop.set()
+        self._closed = True
+        self._due.set()
         if self._thread is not None:
             self._thread.join()
         try:
@@ -135,11 +142,13 @@ class Leases:
             log.warning("this worker stays in the register until it ages out: %s", error)
 
     def _beat(self) -> None:
-        pause = 0.0
-        while not self._stop.wait(pause):
+        while not self._closed:
+            self._due.clear()
             try:
                 self.renew()
-                self._store.workers.see(dataclasses.replace(self._worker, images_per_second=self._rate()))
+                rate = self._rate()
+                self._store.workers.see(dataclasses.replace(self._worker, images_per_second=rate))
+                self._registered_rate = rate
                 pause = min(PERIOD_S, self._lease_s / 3)
             except DatabaseUnavailable as error:
                 log.warning("leases cannot be renewed: %s", error)
@@ -147,6 +156,14 @@ class Leases:
             except Exception:
                 log.exception("leases cannot be renewed")
                 pause = RETRY_S
+            if not self._closed:
+                self._due.wait(pause)
+
+
+def _moved(before: float | None, now: float | None) -> bool:
+    if now is None:
+        return False
+    return before is None or not before / RATE_MOVED <= now <= before * RATE_MOVED
 
 
 def _key(claim: Claim) -> tuple[str, int, int]:

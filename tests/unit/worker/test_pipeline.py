@@ -298,6 +298,21 @@ def test_leases_in_hand_are_renewed(deploy: Deploy) -> None:
     assert [w.id for w in deployment.services.store.workers.alive()] == ["ruler"], "the worker left"
 
 
+def test_the_register_hears_of_the_first_measured_rate_at_once(deploy: Deploy) -> None:
+    deployment = deploy()
+    job_id = deployment.pictures(3)
+
+    def registered() -> float | None:
+        workers = deployment.services.store.workers.alive()
+        return next((w.images_per_second for w in workers if w.id == "w1"), None)
+
+    with deployment.pipeline() as pipeline:
+        wait_until(lambda: "w1" in {w.id for w in deployment.services.store.workers.alive()})
+        assert registered() is None
+        pipeline.run_chunk(job_id, 0)
+        assert wait_until(registered, 5)
+
+
 def test_a_suspicious_chunk_runs_alone(deploy: Deploy) -> None:
     deployment = deploy()
     others = [deployment.pictures(3), deployment.submit([colour_png(50)])]
