@@ -165,7 +165,7 @@ JOB_ROUTES = (
             Media("multipart/form-data", schema=_UPLOAD, parts=(JobSpec,)),
             Media("application/json", JobRequest),
             Media("application/x-ndjson", ImageReference),
-            Media("text/csv", schema={"type": "string", "description": "Columns: a place (s3_uri, url), custom_id."}),
+            Media("text/csv", schema={"type": "string", "description": "s3_uri or url, custom_id."}),
         ),
         headers=("Idempotency-Key",),
         refusals=_SUBMIT_REFUSALS,

@@ -84,6 +84,7 @@ def _make(context: Context, new: NewJobOf, receiver: Receiver) -> str:
         received = _receive(context, new, receiver)
         try:
             model = context.services.intake.check(received.spec)
+            context.services.intake.check_output(new.id, new.owner, received.spec)
             fingerprint = received.fingerprint if new.key else None
             job = NewJob(new.id, new.owner, model, received.source, received.spec, new.key, fingerprint)
             if received.rest is None:

@@ -1,4 +1,4 @@
-"""`captionfleet keys`: who may call the API, and which S3 prefixes their jobs may read."""
+"""`captionfleet keys`: who may call the API, and which S3 prefixes their jobs may read and write."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def list_keys() -> None:
     ]
     print_table(("id", "owner", "label", "created (UTC)", "state"), rows)
     if grants:
-        print_table(("owner", "may read"), [(grant.owner, _uri(grant)) for grant in grants])
+        print_table(("owner", "may", "where"), [(grant.owner, _may(grant), _uri(grant)) for grant in grants])
     if not found:
         say("There is no key; make one with `captionfleet keys create --owner NAME`.")
 
@@ -62,11 +62,17 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", show_default=Fals
 
 
 @app.command("grant")
-def grant_prefix(owner: Owner, uri: Uri) -> None:
+def grant_prefix(
+    owner: Owner,
+    uri: Uri,
+    write: Annotated[bool, typer.Option("--write", help="Also let them write results there.")] = False,
+) -> None:
     """Let an owner's jobs read what lies under an S3 prefix."""
     with _key_store() as keys:
-        granted = keys.grant(_filled(owner), uri)
-    say(f"Jobs of {owner} may read {_uri(granted)}.")
+        granted = keys.grant(_filled(owner), uri, writable=write)
+    say(f"Jobs of {owner} may {_may(granted)} {_uri(granted)}.")
+    if granted.prefix and not granted.prefix.endswith("/"):
+        say(f"That is every key that begins so, {_uri(granted)}-else too; for a folder alone, end with /.")
 
 
 @app.command()
@@ -91,6 +97,10 @@ def _filled(owner: str) -> str:
 
 def _state(valid: bool) -> str:
     return "valid" if valid else "revoked"
+
+
+def _may(grant: Grant) -> str:
+    return "read and write" if grant.writable else "read"
 
 
 def _uri(grant: Grant) -> str:

@@ -53,7 +53,8 @@ def write(path: Path, items: list[Item]) -> None:
     """Write results into a file, in the same form as a server sends them."""
     from jobs.results import comma_separated, jsonl
 
-    save(path, comma_separated([items]) if file_format(path) == "csv" else jsonl([items]))
+    pages = [[item.model_dump() for item in items]]
+    save(path, comma_separated(pages) if file_format(path) == "csv" else jsonl(pages))
 
 
 def show(items: Sequence[Item]) -> None:

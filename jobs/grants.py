@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.errors import RequestError
-from jobs.objects.s3 import split_uri
+from jobs.objects.s3 import missing_access, split_uri
 from jobs.settings import Settings
 from jobs.store.keys import Grant, KeyStore
 
@@ -14,19 +14,43 @@ class Access:
     def __init__(self, settings: Settings, keys: KeyStore, owner: str) -> None:
         self._own_bucket = settings.bucket
         self._owner = owner
-        self._grants: list[Grant] = keys.grants(owner)
-        granted = (grant for grant in self._grants if grant.bucket != settings.bucket)
-        self._granted = tuple(f"s3://{grant.bucket}/{grant.prefix}" for grant in granted)
+        granted = [grant for grant in keys.grants(owner) if grant.bucket != settings.bucket]
+        self._readable = False
+        self._granted = tuple(_uri(grant) for grant in granted)
+        self._writable = tuple(_uri(grant) for grant in granted if grant.writable)
+
+    @property
+    def writes(self) -> bool:
+        """Whether results may be written anywhere."""
+        return bool(self._writable)
 
     def check(self, uri: str) -> None:
         """Raise ``RequestError`` forbidden unless every key that begins like ``uri`` is granted."""
         if uri.startswith(self._granted):
+            self._refuse_unreadable()
             return
-        bucket, key = split_uri(uri)
+        raise self._refusal(uri, "is not under a prefix granted to you", "")
+
+    def check_write(self, uri: str) -> None:
+        """Raise ``RequestError`` forbidden unless results may be written to every key that begins so."""
+        if not uri.startswith(self._writable):
+            raise self._refusal(uri, "is not under a prefix where you may write", "--write ")
+
+    def _refusal(self, uri: str, reason: str, option: str) -> RequestError:
+        bucket, _ = split_uri(uri)
         if bucket == self._own_bucket:
-            raise RequestError("forbidden", f"s3://{bucket} is this service's own bucket; no job may name it")
-        raise RequestError(
-            "forbidden",
-            f"s3://{bucket}/{key} is not under a prefix granted to you; an operator grants one with "
-            f"`captionfleet keys grant {self._owner} s3://{bucket}/…`",
-        )
+            message = f"s3://{bucket} is this service's own bucket; no job may name it"
+        else:
+            command = f"captionfleet keys grant {option}{self._owner} s3://{bucket}/…"
+            message = f"{uri} {reason}; an operator grants one with `{command}`"
+        return RequestError("forbidden", message)
+
+    def _refuse_unreadable(self) -> None:
+        """Refuse at once what every worker would try in vain for minutes."""
+        if not self._readable and (reason := missing_access()):
+            raise RequestError("forbidden", f"this server can read no s3:// objects: {reason}")
+        self._readable = True
+
+
+def _uri(grant: Grant) -> str:
+    return f"s3://{grant.bucket}/{grant.prefix}"

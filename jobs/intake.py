@@ -12,6 +12,7 @@ from jobs.lists import KIND as LIST
 from jobs.lists import store_list, stored_list
 from jobs.objects import ObjectStore
 from jobs.options import check_options, check_prompt
+from jobs.outputs import output_uri
 from jobs.queue import JobQueue, publish
 from jobs.records import JobSpec, Reference
 from jobs.references import References
@@ -56,6 +57,16 @@ class Intake:
         if options.prompt:
             check_prompt(model, self._store.workers.alive())
         return model
+
+    def check_output(self, job_id: str, owner: str, spec: JobSpec) -> None:
+        """Raise ``RequestError`` forbidden where an owner may not write what a job is to write."""
+        uri = output_uri(spec.output, job_id) if spec.output else None
+        access = self.access(owner) if spec.output else None
+        if access is not None and uri is not None:
+            access.check_write(uri)
+        elif access is not None and not access.writes:
+            message = "you may not write sidecars anywhere; an operator allows it with `keys grant --write`"
+            raise RequestError("forbidden", message)
 
     def _check_webhook(self, url: str | None) -> None:
         try:

@@ -87,13 +87,14 @@ class _Reader:
 
     def references(self, *, comma_separated: bool) -> Iterator[Reference]:
         """Yield what the lines say."""
+        lines = iter(self._lines)
         if not comma_separated:
-            yield from read_ndjson(self._lines)
+            yield from read_ndjson(lines)
             return
         if self._columns is None:
-            first = next(iter(self._lines), "")
-            self._columns = read_columns(next(csv.reader([first.rstrip("\r")]), []))
-        yield from read_csv(self._lines, self._columns)
+            first = next(lines, "").rstrip("\r")
+            self._columns = read_columns(next(csv.reader([first]), []))
+        yield from read_csv(lines, self._columns)
 
     def next(self, references: Iterator[Reference]) -> Reference | None:
         """Return the next reference, ``None`` at the end; errors name the line."""

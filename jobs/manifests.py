@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import orjson
 from pydantic import ValidationError
@@ -55,7 +55,7 @@ class Lines:
             raise RequestError("invalid_request", f"longer than {LINE_BYTES} bytes")
 
 
-def read_ndjson(lines: Lines) -> Iterator[Reference]:
+def read_ndjson(lines: Iterable[str]) -> Iterator[Reference]:
     """Yield one reference a line; empty lines are passed over."""
     for line in lines:
         if plain := _plain(line):
@@ -89,7 +89,7 @@ def _plain(line: str) -> S3Reference | None:
     return S3Reference(uri, custom_id)
 
 
-def read_csv(lines: Lines, columns: list[str] | None = None) -> Iterator[ImageReference]:
+def read_csv(lines: Iterable[str], columns: list[str] | None = None) -> Iterator[ImageReference]:
     """Yield one reference a row; without ``columns`` the first row names them."""
     rows = csv.reader((f"{line}\n" for line in lines), strict=True)
     try:

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from jobs.image_types import named_like_image
+
 NAME_LENGTH = 1024
 URI_LENGTH = 2048
 FAST_JOB_IMAGES = 32
@@ -117,6 +119,51 @@ class CaptionOptions(Body):
     )
 
 
+class OutputFormat(StrEnum):
+    """How results are written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class JobOutput(Body):
+    """Results in S3 when the job has ended, under prefixes that you may write to."""
+
+    uri: S3Uri | None = Field(None, description="The results object, under exactly this name.")
+    s3_prefix: S3Prefix | None = Field(None, description="The results object, as <prefix>/<job id>.<format>.")
+    format: OutputFormat | None = Field(None, description="Default: what the end of uri says, else jsonl.")
+    sidecar: Literal["txt", "json"] | None = Field(
+        None, description="Also beside each image in S3: photo.txt (the caption) or photo.json (the item)."
+    )
+
+    @model_validator(mode="after")
+    def _one_object(self) -> Self:
+        if self.uri is not None and self.s3_prefix is not None:
+            raise ValueError("the results object goes to uri or under s3_prefix, not both")
+        if self.uri is None and self.s3_prefix is None and (self.format or not self.sidecar):
+            raise ValueError("uri or s3_prefix says where the results object goes")
+        if self.uri is not None and named_like_image(self.uri):
+            raise ValueError("uri is named like an image")
+        return self
+
+    @property
+    def form(self) -> OutputFormat:
+        """The format of the results object."""
+        if self.format is not None:
+            return self.format
+        ending = (self.uri or "").rpartition(".")[2].lower()
+        return OutputFormat(ending) if ending in list(OutputFormat) else OutputFormat.JSONL
+
+
+class OutputStatus(StrEnum):
+    """Where a job's output is in its life."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+
+
 class JobSpec(Body):
     """The ``job`` part of a multipart request: everything but the images."""
 
@@ -128,6 +175,7 @@ class JobSpec(Body):
     webhook_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
         None, description="Called, signed, when the job has ended."
     )
+    output: JobOutput | None = None
 
 
 class ImageReference(Body):
@@ -243,6 +291,20 @@ class Links(BaseModel):
     retry: str
 
 
+class OutputState(BaseModel):
+    """What was asked to be written to S3, and how far that is; it begins when the job has ended."""
+
+    uri: str | None = None
+    s3_prefix: str | None = None
+    format: OutputFormat | None = None
+    sidecar: str | None = None
+    status: OutputStatus
+    written: int = Field(description="Sidecars that were written.")
+    skipped: int = Field(description="Without a caption, not in S3, or the place was taken.")
+    failed: int = Field(description="Sidecars that S3 or a missing grant refused.")
+    error: ErrorBody | None = None
+
+
 class Job(BaseModel):
     """One client submission and how far it is."""
 
@@ -264,6 +326,7 @@ class Job(BaseModel):
     expires_at: datetime | None
     error: ErrorBody | None
     webhook_url: str | None
+    output: OutputState | None = Field(description="Results that go to S3, where the job asks for them.")
     links: Links
 
 

@@ -7,7 +7,7 @@ import errno
 import io
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -38,6 +38,18 @@ COLUMNS = (
     "error_message",
     "finished_at",
 )
+# Column, Arrow type and its arguments.
+_PARQUET: tuple[tuple[Any, ...], ...] = tuple(
+    {
+        "position": ("position", "int64"),
+        "score": ("score", "float64"),
+        "width": ("width", "int32"),
+        "height": ("height", "int32"),
+        "attempts": ("attempts", "int32"),
+        "finished_at": ("finished_at", "timestamp", "us", "UTC"),
+    }.get(column, (column, "string"))
+    for column in COLUMNS
+)
 _LINE = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 # Spreadsheet programs take a cell that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -65,6 +77,28 @@ def comma_separated(pages: Pages) -> Iterator[bytes]:
         yield _rows(_row(item) for item in items)
 
 
+def parquet(file: IO[bytes], pages: Pages) -> None:
+    """Write a Parquet file, a row group a page."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, getattr(pa, kind)(*arguments)) for name, kind, *arguments in _PARQUET])
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for items in pages:
+            rows = [item | _plain(item) for item in items]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _plain(item: dict[str, Any]) -> dict[str, Any]:
+    """Return what a table of plain columns says of an item's nested fields."""
+    error = item["error"] or {}
+    return {
+        "alternatives": orjson.dumps(item["alternatives"]).decode(),
+        "error_code": error.get("code"),
+        "error_message": error.get("message"),
+    }
+
+
 def _rows(rows: Iterable[Iterable[object]]) -> bytes:
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerows(rows)
@@ -72,15 +106,15 @@ def _rows(rows: Iterable[Iterable[object]]) -> bytes:
 
 
 def _row(item: dict[str, Any]) -> list[object]:
-    error = item["error"] or {}
     finished_at = item["finished_at"]
-    flat = item | {
-        "alternatives": orjson.dumps(item["alternatives"]).decode(),
-        "error_code": error.get("code"),
-        "error_message": error.get("message"),
-        # As JSON writes it.
-        "finished_at": finished_at and orjson.dumps(finished_at, option=_LINE)[1:-2].decode(),
-    }
+    flat = (
+        item
+        | _plain(item)
+        | {
+            # As JSON writes it.
+            "finished_at": finished_at and orjson.dumps(finished_at, option=_LINE)[1:-2].decode(),
+        }
+    )
     return [_cell(flat[column]) for column in COLUMNS]
 
 

@@ -19,6 +19,7 @@ from jobs.objects import ObjectStore
 from jobs.objects.folder import FolderObjects
 from jobs.objects.s3 import S3, S3Objects
 from jobs.objects.sources import Sources
+from jobs.outputs import OutputWriter
 from jobs.queue import JobQueue
 from jobs.queue.celery import CeleryQueue
 from jobs.queue.embedded import EmbeddedQueue
@@ -43,6 +44,7 @@ class Services:
     intake: Intake
     sweep: Sweep
     tidying: Tidying
+    outputs: OutputWriter
     expander: Expander
     urls: UrlGuard
 
@@ -50,12 +52,14 @@ class Services:
         """Recover, expand and tidy in the background, in turn with all other processes."""
         self.sweep.start()
         self.tidying.start()
+        self.outputs.start()
         self.expander.start()
 
     def close(self) -> None:
         """Stop what runs in the background and let go of every connection."""
         self.sweep.stop()
         self.tidying.stop()
+        self.outputs.stop()
         self.expander.stop()
         self.queue.close()
         self.store.close()
@@ -88,6 +92,7 @@ def build_services(settings: Settings) -> Services:
             store, queue, WebhookSender(store.webhooks, urls), BacklogMetric(settings, store.backlog)
         ),
         tidying=Tidying(store, objects),
+        outputs=OutputWriter(store, s3, intake.access),
         expander=expander,
         urls=urls,
     )

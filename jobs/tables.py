@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -232,6 +233,37 @@ class ExpansionRow(Base):
     lease_until: Mapped[datetime | None]
 
 
+class OutputRow(Base):
+    """Results that are to be written to S3 when the job has ended, and how far that is."""
+
+    __tablename__ = "outputs"
+
+    job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    wanted: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(16))
+    # Who writes must know this number; each claim and each retry of the job raises it.
+    steps: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    after: Mapped[int] = mapped_column(default=-1)
+    written: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    object_written: Mapped[bool] = mapped_column(default=False)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    not_before: Mapped[datetime]
+    holder: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "outputs_waiting",
+            "not_before",
+            postgresql_where=text("status = 'waiting'"),
+            sqlite_where=text("status = 'waiting'"),
+        ),
+    )
+
+
 class CachedCaptionRow(Base):
     """Which item has the caption of an image's bytes under a checkpoint and its options."""
 
@@ -315,13 +347,14 @@ class ApiKeyRow(Base):
 
 
 class GrantRow(Base):
-    """A bucket and key prefix that an owner's jobs may read."""
+    """A bucket and key prefix that an owner's jobs may read, and write results to where it says so."""
 
     __tablename__ = "grants"
 
     owner: Mapped[str] = mapped_column(String(64), primary_key=True)
     bucket: Mapped[str] = mapped_column(String(63), primary_key=True)
     prefix: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    writable: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime]
 
 

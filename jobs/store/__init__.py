@@ -8,6 +8,8 @@ from jobs.store.database import Database
 from jobs.store.expansions import ExpansionStore
 from jobs.store.jobs import JobStore
 from jobs.store.keys import KeyStore
+from jobs.store.outputs import OutputStore
+from jobs.store.stuck import StuckStore
 from jobs.store.submit import SubmitStore
 from jobs.store.sweeps import SweepStore
 from jobs.store.uploads import UploadStore
@@ -31,7 +33,9 @@ class Store:
         self.backlog = BacklogStore(database)
         self.keys = KeyStore(database)
         self.webhooks = WebhookStore(database)
+        self.stuck = StuckStore(database, retention_days * DAY_S)
         self.uploads = UploadStore(database)
+        self.outputs = OutputStore(database)
 
     def close(self) -> None:
         """Close the database."""

@@ -31,11 +31,12 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class Grant:
-    """A bucket and key prefix an owner's jobs may read."""
+    """A bucket and key prefix an owner's jobs may read, and write results to if it is ``writable``."""
 
     owner: str
     bucket: str
     prefix: str
+    writable: bool = False
 
 
 class KeyStore:
@@ -87,20 +88,25 @@ class KeyStore:
             found = connection.execute(select(ApiKeyRow.id).where(ApiKeyRow.revoked_at.is_(None)).limit(1))
             return found.first() is not None
 
-    def grant(self, owner: str, uri: str) -> Grant:
-        """Let an owner's jobs read under ``s3://bucket/prefix``; raise ``RequestError`` invalid_request."""
+    def grant(self, owner: str, uri: str, *, writable: bool = False) -> Grant:
+        """Let an owner's jobs read, or also write, under ``s3://bucket/prefix``.
+
+        The last word on a prefix counts. Raises ``RequestError`` invalid_request.
+        """
         parts = urlsplit(uri)
         if parts.scheme != "s3" or not parts.netloc:
             raise RequestError("invalid_request", f"{uri!r} is not of the form s3://bucket/prefix")
-        grant = Grant(owner, parts.netloc, uri.removeprefix(f"s3://{parts.netloc}").removeprefix("/"))
+        prefix = uri.removeprefix(f"s3://{parts.netloc}").removeprefix("/")
+        grant = Grant(owner, parts.netloc, prefix, writable)
         dialect = sqlite if self._database.is_sqlite else postgresql
         with self._database.write() as connection:
+            row = {"owner": owner, "bucket": grant.bucket, "prefix": grant.prefix, "writable": writable}
             connection.execute(
                 dialect.insert(GrantRow)
-                .values(
-                    owner=owner, bucket=grant.bucket, prefix=grant.prefix, created_at=self._database.now()
+                .values(**row, created_at=self._database.now())
+                .on_conflict_do_update(
+                    index_elements=["owner", "bucket", "prefix"], set_={"writable": writable}
                 )
-                .on_conflict_do_nothing()
             )
         return grant
 
@@ -117,7 +123,7 @@ class KeyStore:
 
     def grants(self, owner: str | None = None) -> list[Grant]:
         """Return an owner's grants, or everybody's."""
-        query = select(GrantRow.owner, GrantRow.bucket, GrantRow.prefix).order_by(
+        query = select(GrantRow.owner, GrantRow.bucket, GrantRow.prefix, GrantRow.writable).order_by(
             GrantRow.owner, GrantRow.bucket
         )
         with self._database.read() as connection:

@@ -17,6 +17,7 @@ from jobs.store.bulk import NewItem, chunk_size, insert_chunks, insert_items
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
 from jobs.store.expansions import NewExpansion, insert_expansion
+from jobs.store.outputs import insert_output
 from jobs.store.uploads import take_uploads
 from jobs.tables import IdempotencyRow, JobRow, UploadRow
 
@@ -133,6 +134,8 @@ class SubmitStore:
         database = self._database
         with database.write() as connection:
             connection.execute(insert(JobRow).values(**self._job_values(job, preparing=rest is not None)))
+            if job.spec.output is not None:
+                insert_output(connection, database, job.id, job.spec.output)
             total = failed = 0
             for batch in _slices(items):
                 failed += insert_items(connection, database, job.id, total, batch)

@@ -20,6 +20,7 @@ from jobs.events import Delivery, DeliveryAttempt, DeliveryStatus, WebhookSecret
 from jobs.ids import new_id
 from jobs.records import JobStatus
 from jobs.store.database import Database
+from jobs.store.outputs import output_states
 from jobs.store.views import to_job
 from jobs.tables import DeliveryRow, JobRow, WebhookSecretRow
 
@@ -52,7 +53,8 @@ def announce(connection: Connection, database: Database, job_id: str) -> None:
     row = connection.execute(query).first()
     if row is None:
         return
-    job = to_job(row, 0).model_dump(mode="json")
+    output = output_states(connection, [job_id]).get(job_id)
+    job = to_job(row, 0, output).model_dump(mode="json")
     kind = f"job.{JobStatus(row.status).value}"
     body = json.dumps({"type": kind, "timestamp": job["finished_at"], "data": job}, ensure_ascii=False)
     now = database.now()
