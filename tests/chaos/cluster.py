@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, func, select, text, update
 
 from jobs.errors import ItemCode, TransientError
 from jobs.ids import new_id
-from jobs.records import JobSpec
+from jobs.records import CaptionOptions, JobSpec
 from jobs.services import build_services
 from jobs.store.states import ACTIVE
 from jobs.store.submit import NewItem, NewJob
@@ -135,7 +135,8 @@ class FaultyCluster(Cluster):
             code = ItemCode.ACCESS_DENIED if "denied" in missing else ItemCode.OBJECT_NOT_FOUND
             items[-300] = NewItem(missing, missing, f"s3://{self.pictures_bucket}/{missing}")
             expected[-300] = code
-        job = NewJob(new_id("job"), OWNER, "small", "s3", JobSpec())
+        spec = JobSpec(options=CaptionOptions(use_cache=False))
+        job = NewJob(new_id("job"), OWNER, "small", "s3", spec)
         self.expected[job.id] = expected
         self.ask(lambda: self._insert(job, items))
         return job.id

@@ -73,7 +73,7 @@ class Hold:
                 return True
             return False
 
-    def wait_caught(self, timeout: float = 30) -> None:
+    def wait_caught(self, timeout: float = 60) -> None:
         """Wait for the moment; raise ``Missed`` where it does not come."""
         if not self._caught.wait(timeout):
             raise Missed(f"no {self._patterns} within {timeout:g} s")
