@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cli import caption, client, demo, doctor, keys, models, operate, training, webhooks
+from cli import caption, client, demo, doctor, keys, models, operate, stuck, training, webhooks
 from cli.endings import ending
 
 app = typer.Typer(
@@ -31,7 +31,13 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "delete": client.delete,
     },
     "Distributed mode": {"api": operate.api, "worker": operate.worker},
-    "Operation": {"migrate": operate.migrate, "models": models.models, "doctor": doctor.doctor},
+    "Operation": {
+        "migrate": operate.migrate,
+        "models": models.models,
+        "doctor": doctor.doctor,
+        "stuck": stuck.stuck,
+        "redrive": stuck.redrive,
+    },
     "The model": {"train": training.train, "evaluate": training.evaluate, "export": training.export},
 }
 for panel, commands in PANELS.items():
