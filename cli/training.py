@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -24,18 +25,50 @@ Captions = Annotated[
 ]
 
 
+class Precision(enum.StrEnum):
+    """What forward passes of training compute in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 def train(
     images: Images,
     captions: Captions,
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/small"),
     config: Annotated[str, typer.Option(help="Name in model/configs, or a .toml file.")] = "small",
+    start: Annotated[
+        str | None, typer.Option("--from", help="Train on from this shipped model, artifact or checkpoint.")
+    ] = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help="File of the encoder's weights, or `random`; else the published ones.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU if there is one.")
+    ] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="bfloat16 is quicker on a GPU; weights stay in float32.")
+    ] = Precision.FLOAT32,
     resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped.")] = True,
 ) -> None:
     """Train a captioner on a folder of photos with captions."""
+    if start is not None and encoder_weights is not None:
+        raise usage_error("--from brings its own encoder weights: leave --encoder-weights out")
     with _extra("train", "torch"):
+        from model.loading import best_device
         from model.training import train as run
 
-        checkpoint = run(images, captions, config, output, resume=resume)
+        checkpoint = run(
+            images,
+            captions,
+            config,
+            output,
+            resume=resume,
+            start=start,
+            weights=encoder_weights,
+            device=best_device() if device == "auto" else device,
+            half=precision is Precision.BFLOAT16,
+        )
     say(f"Trained; next: captionfleet export {checkpoint} FOLDER")
     print(checkpoint)
 

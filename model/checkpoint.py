@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from model.config import MODEL_NAME
 from model.encoder import ENCODERS, build_encoder
 from model.encoder_base import GridEncoder
 from model.errors import CheckpointInvalid
@@ -21,7 +21,6 @@ from model.tokenizer import Tokenizer
 
 FORMAT = 2
 WEIGHTS, DESCRIPTION = "model.safetensors", "checkpoint.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NEEDED = ("name", "encoder", "network", "preprocessing", "decoding", "notes", "vocabulary", "files")
 
 
@@ -117,7 +116,7 @@ def _description(folder: Path) -> dict[str, Any]:
 
 def _check_names(described: dict[str, Any], path: Path) -> None:
     # Whoever made the file chose these; none of them may lead out of the folder or forge a line in a log.
-    if not isinstance(described["name"], str) or not _NAME.fullmatch(described["name"]):
+    if not isinstance(described["name"], str) or not MODEL_NAME.fullmatch(described["name"]):
         raise CheckpointInvalid(f"{path}: {described['name']!r} is no name of a model")
     if not isinstance(described["files"], dict) or list(described["files"]) != [WEIGHTS]:
         raise CheckpointInvalid(f"{path}: files must name {WEIGHTS} alone")

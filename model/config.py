@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,18 @@ from typing import Any
 from model.errors import TrainingError
 
 CONFIGS = Path(__file__).parent / "configs"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a model may be called; the name goes with every caption."""
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """Which encoder, what of it is computed once and kept on disk, and how many views of each photo.
 
-    ``cache`` is "features" (the encoder stays as it is) or "trunk" (its upper part can be trained).
-    Views: 1 is plain, 2 adds the mirrored picture, more are drawn (``model.augmentation``).
+    ``cache`` is "features" (the encoder stays as it is), "trunk" (its upper part can be trained) or "none"
+    (photos are read anew each time; all of the encoder can be trained).
+    Views: 1 is plain, 2 adds the mirrored picture, more are drawn (``model.augmentation``); without a cache
+    any number above 1 draws another view each time.
     """
 
     name: str
@@ -47,10 +52,22 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class RecurrentConfig:
+    """Sizes of the recurrent caption network (``kind = "gru"``); without attention the grid is pooled."""
+
+    kind: str
+    width: int
+    attends: bool
+    max_length: int
+    dropout: float
+
+
+@dataclass(frozen=True)
 class CrossEntropyConfig:
     """The first two phases: predict the next word of the reference captions.
 
-    The upper part of the encoder learns too where ``encoder_learning_rate`` is not 0.
+    The encoder, or its upper part, learns too where ``encoder_learning_rate`` is not 0. After ``patience``
+    epochs without a better dev CIDEr-D the phase ends; 0 goes on to the last epoch.
     """
 
     epochs: int
@@ -62,6 +79,7 @@ class CrossEntropyConfig:
     label_smoothing: float
     weight_decay: float
     average: float
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,7 @@ class SelfCriticalConfig:
     encoder_learning_rate: float
     cross_entropy: float
     average: float
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,11 +122,21 @@ class TrainingConfig:
     seed: int
     encoder: EncoderConfig
     tokenizer: TokenizerConfig
-    network: NetworkConfig
+    network: NetworkConfig | RecurrentConfig
     cross_entropy: CrossEntropyConfig
     decoding: DecodingDefaults
     fine_tune: CrossEntropyConfig | None = None
     self_critical: SelfCriticalConfig | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that determines a run as plain data; what was left to its default is left out."""
+        found = dataclasses.asdict(self)
+        for name in _SECTIONS:
+            section = getattr(self, name)
+            for field in dataclasses.fields(section) if section else ():
+                if getattr(section, field.name) == field.default:
+                    del found[name][field.name]
+        return found
 
 
 _SECTIONS: dict[str, type[Any]] = {
@@ -146,13 +175,31 @@ def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
     sections = {
         name: _section(name, _SECTIONS[name], values[name], where) for name in set(values) & set(_SECTIONS)
     }
-    return TrainingConfig(name=str(values["name"]), seed=int(values["seed"]), **sections)
+    name, seed = values["name"], values["seed"]
+    if not isinstance(name, str) or not MODEL_NAME.fullmatch(name):
+        raise TrainingError(f"{where}: name must be letters, digits and . _ -, not {name!r}")
+    if not isinstance(seed, int):
+        raise TrainingError(f"{where}: seed must be a whole number, not {seed!r}")
+    return TrainingConfig(name=name, seed=seed, **sections)
 
 
 def _section(name: str, kind: type[Any], values: dict[str, Any], where: str) -> Any:
-    wanted = {field.name for field in dataclasses.fields(kind)}
-    if set(values) != wanted:
-        raise TrainingError(
-            f"{where}: [{name}] missing or unknown: {', '.join(sorted(wanted ^ set(values)))}"
-        )
+    if kind is NetworkConfig and values.get("kind") == "gru":
+        kind = RecurrentConfig
+    fields = dataclasses.fields(kind)
+    wanted = {field.name for field in fields}
+    optional = {field.name for field in fields if field.default is not dataclasses.MISSING}
+    wrong = (wanted ^ set(values)) - (optional - set(values))
+    if wrong:
+        raise TrainingError(f"{where}: [{name}] missing or unknown: {', '.join(sorted(wrong))}")
+    for field in fields:
+        value = values.get(field.name)
+        if value is not None and not _fits(value, field.type):
+            raise TrainingError(f"{where}: [{name}] {field.name} must be {field.type}, not {value!r}")
     return kind(**values)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    # TOML's 1 will do for a float; True must not do for an int.
+    kinds = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}[kind]
+    return isinstance(value, kinds) and (kind == "bool" or not isinstance(value, bool))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from model.augmentation import view
 from model.captioner import Pixels, Preprocessing
 from model.dataset import CaptionedImage
+from model.disk import reserve
 from model.encoder_base import GridEncoder
 from model.errors import ImageError, TrainingError
 from model.graphs import encoder_graph, trunk_graph
@@ -76,9 +79,11 @@ def image_cache(
     kind: str,
     views: int,
     on_progress: Callable[[int, int], None],
+    device: str = "cpu",
 ) -> Cache:
     """Return fp16 tensors of all photos, read-only; ``kind`` is "features" or "trunk".
 
+    A GPU as ``device`` computes them with torch, the CPU with OpenVINO, which is three times faster there.
     Views other than the first, plain one exist of train photos only.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +93,8 @@ def image_cache(
     done = _batches_done(table, progress, identity)
     if done == 0:
         np.lib.format.open_memmap(table, mode="w+", dtype=np.float16, shape=plan.shape).flush()
-    for finished, total in _fill(plan, table, progress, identity, done):
+        reserve(table, table.stat().st_size)
+    for finished, total in _fill(plan, table, progress, identity, done, device):
         on_progress(finished, total)
     found: Cache = np.load(table, mmap_mode="r")
     return found
@@ -101,7 +107,15 @@ def _batches_done(table: Path, progress: Path, identity: str) -> int:
     return int(state["batches"]) if state["identity"] == identity else 0
 
 
-def _fill(plan: _Plan, table: Path, progress: Path, identity: str, done: int) -> Iterator[tuple[int, int]]:
+def _note(progress: Path, state: dict[str, Any]) -> None:
+    fresh = progress.with_suffix(".new")
+    fresh.write_text(json.dumps(state))
+    fresh.replace(progress)  # a kill leaves the old file or the new one
+
+
+def _fill(
+    plan: _Plan, table: Path, progress: Path, identity: str, done: int, device: str
+) -> Iterator[tuple[int, int]]:
     batches = plan.batches()
     if done == len(batches):
         return
@@ -109,13 +123,29 @@ def _fill(plan: _Plan, table: Path, progress: Path, identity: str, done: int) ->
     encode: Encode | None = None  # compiled once the first photos could be read
     for number, (seen, photos) in enumerate(batches[done:], start=done + 1):
         names = [plan.photos[photo].name for photo in photos]
-        pixels = np.stack([view(_read(plan.images / name, plan.encoder.size), seen, name) for name in names])
-        encode = encode or compiled_encoder(plan.encoder, plan.kind)
+        pixels = np.stack(
+            [view(read_pixels(plan.images / name, plan.encoder.size), seen, name) for name in names]
+        )
+        encode = encode or _encode_on(device, plan.encoder, plan.kind)
         rows[seen, photos] = encode(pixels)
         if number == len(batches) or number % _SAVED_EVERY == 0:
             rows.flush()
-            progress.write_text(json.dumps({"identity": identity, "batches": number}))
+            _note(progress, {"identity": identity, "batches": number})
         yield number, len(batches)
+
+
+def _encode_on(device: str, encoder: GridEncoder, kind: str) -> Encode:
+    if device == "cpu":
+        return compiled_encoder(encoder, kind)
+    moved = copy.deepcopy(encoder).to(device)
+    seen = moved.trunk if kind == "trunk" else moved
+
+    def encode(pixels: Pixels) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = seen(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
+        return found
+
+    return encode
 
 
 def compiled_encoder(encoder: GridEncoder, kind: str) -> Encode:
@@ -128,7 +158,8 @@ def compiled_encoder(encoder: GridEncoder, kind: str) -> Encode:
     return lambda pixels: compiled([np.ascontiguousarray(pixels)])[0]
 
 
-def _read(path: Path, size: int) -> Pixels:
+def read_pixels(path: Path, size: int) -> Pixels:
+    """Read a photo as uint8 (size, size, 3); raise ``TrainingError`` that names it if it cannot be read."""
     try:
         return read_image(path.read_bytes(), Preprocessing(size, size), MAX_PIXELS).pixels
     except ImageError as error:

@@ -29,7 +29,7 @@ def load_captioner(
     """
     if name_or_path.startswith(PREFIX):
         return _hugging_face(name_or_path.removeprefix(PREFIX), device, threads)
-    folder = _folder(name_or_path)
+    folder = model_folder(name_or_path)
     if (folder / DESCRIPTION).is_file():
         if device not in ("auto", "cpu"):
             raise CheckpointInvalid(f"{name_or_path} is an exported model and runs on cpu, not on {device}")
@@ -42,7 +42,7 @@ def load_captioner(
         raise CheckpointInvalid(
             f"{folder} is a training checkpoint: install 'captionfleet[train]'"
         ) from error
-    return load_torch(folder, _best_device() if device == "auto" else device, threads)
+    return load_torch(folder, best_device() if device == "auto" else device, threads)
 
 
 def _hugging_face(reference: str, device: str, threads: int | None) -> Captioner:
@@ -52,16 +52,18 @@ def _hugging_face(reference: str, device: str, threads: int | None) -> Captioner
         from model.hf_captioner import load_hf
     except ImportError as error:
         raise missing_extra(reference) from error
-    return load_hf(folder, reference, _best_device() if device == "auto" else device, threads)
+    return load_hf(folder, reference, best_device() if device == "auto" else device, threads)
 
 
-def _best_device() -> str:
+def best_device() -> str:
+    """Say "cuda" where torch finds a GPU that it can use, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _folder(name_or_path: str) -> Path:
+def model_folder(name_or_path: str) -> Path:
+    """Return the folder of a shipped model by name, or of that path; raises ``CheckpointInvalid``."""
     shipped = WEIGHTS / name_or_path
     folder = shipped if name_or_path in shipped_models() else Path(name_or_path)
     if not folder.is_dir():

@@ -229,7 +229,9 @@ class CaptionNetwork(nn.Module):
         return (self._scores(x) + self.banned).log_softmax(-1), torch.cat(new)
 
 
-def pack(captions: list[list[list[int]]], limit: int) -> tuple[Tensor, Tensor, Packing]:
+def pack(
+    captions: list[list[list[int]]], limit: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, Packing]:
     """Pack token ids per image and caption into inputs (with start), targets (with end) and their places.
 
     Every image has the same number of captions; targets are cut after ``limit`` tokens.
@@ -240,8 +242,9 @@ def pack(captions: list[list[list[int]]], limit: int) -> tuple[Tensor, Tensor, P
     length = max(map(len, inputs))
     index = [row * length + place for row, tokens in enumerate(inputs) for place in range(len(tokens))]
     causal = torch.full((length, length), -1e9).triu(1)
-    packing = Packing(len(captions), len(captions[0]), length, torch.tensor(index), causal)
-    return _joined(inputs), _joined(targets), packing
+    place = torch.tensor(index, device=device)
+    packing = Packing(len(captions), len(captions[0]), length, place, causal.to(device))
+    return _joined(inputs).to(device), _joined(targets).to(device), packing
 
 
 def _joined(rows: list[list[int]]) -> Tensor:

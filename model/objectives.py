@@ -18,7 +18,7 @@ def cross_entropy_loss(
     network: Network, features: Tensor, captions: list[list[list[int]]], smoothing: float
 ) -> Tensor:
     """Mean loss per token of the reference captions; unknown words are read but never to be said."""
-    inputs, targets, packing = pack(captions, _TOKENS)
+    inputs, targets, packing = pack(captions, _TOKENS, features.device)
     scores = network(network.grid(features), inputs, packing)
     return functional.cross_entropy(scores, targets, ignore_index=UNKNOWN, label_smoothing=smoothing)
 
@@ -38,10 +38,11 @@ def self_critical_loss(
     ids per image and sample; rewards (images, samples).
     """
     joined = [[*drawn, *reference] for drawn, reference in zip(samples, references, strict=True)]
-    inputs, targets, packing = pack(joined, length)
+    inputs, targets, packing = pack(joined, length, features.device)
     scores = network(network.grid(features), inputs, packing)
     rows = packing.index // packing.length % (config.samples + 1)
     reference = rows == config.samples
+    rewards = rewards.to(features.device)
     gain = (rewards - rewards.mean(1, keepdim=True)) * config.samples / max(config.samples - 1, 1)
     weight = functional.pad(gain, (0, 1)).flatten()[packing.index // packing.length]
     said = ~reference

@@ -5,23 +5,35 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.dataset import CaptionedImage
-from model.features import Cache
 from model.tokenizer import Tokenizer
 
 MIN_WORDS = 3  # shorter references ("A", "broken image") are junk and are not trained on
 
 
+class Pictures(Protocol):
+    """Where photos are found by view and number: the cache, or ``LivePictures``."""
+
+    def __len__(self) -> int:
+        """Return how many views of each photo there are."""
+        ...
+
+    def __getitem__(self, place: Any, /) -> Any:
+        """Return the array of view ``place[0]`` of photo ``place[1]``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Split:
-    """The photos of one split: rows of the cache and their tokenized captions."""
+    """The photos of one split: where they are found, under which numbers, and their tokenized captions."""
 
-    cache: Cache
+    cache: Pictures
     rows: list[int]
     captions: list[list[list[int]]]
 
@@ -39,7 +51,7 @@ def usable(photo: CaptionedImage, tokenizer: Tokenizer) -> list[list[int]]:
     return [ids for ids in map(tokenizer.encode, photo.captions) if len(ids) >= MIN_WORDS]
 
 
-def make_split(cache: Cache, photos: list[CaptionedImage], split: str, tokenizer: Tokenizer) -> Split:
+def make_split(cache: Pictures, photos: list[CaptionedImage], split: str, tokenizer: Tokenizer) -> Split:
     """Collect the photos of a split that have at least one usable caption."""
     rows, captions = [], []
     for number, photo in enumerate(photos):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,6 +36,12 @@ class Phase:
         """Say whether an epoch, counted from 1 over all phases, is this phase's first."""
         return epoch == self.before + 1
 
+    def stalled(self, history: Sequence[Mapping[str, Any]]) -> bool:
+        """Say whether the last ``patience`` epochs of this phase brought nothing better on dev."""
+        found = [row["dev_cider_d"] for row in history if row["phase"] == self.name]
+        patience = self.settings.patience
+        return 0 < patience < len(found) and max(found[-patience:]) <= max(found[:-patience])
+
 
 def phases(config: TrainingConfig) -> list[Phase]:
     """Return the phases of a configuration that have epochs, in order."""
@@ -45,7 +52,9 @@ def phases(config: TrainingConfig) -> list[Phase]:
         if settings is None or not settings.epochs:
             continue
         if settings.encoder_learning_rate and config.encoder.cache == "features":
-            raise TrainingError(f'[{name}] trains the encoder: that needs cache = "trunk" in [encoder]')
+            raise TrainingError(
+                f'[{name}] trains the encoder: that needs cache = "trunk" or "none" in [encoder]'
+            )
         found.append(Phase(name, settings, before))
         before += settings.epochs
     return found
@@ -94,8 +103,9 @@ def _cross_entropy(
     captioner = state.captioner
     captioner.train()
     for number, batch in enumerate(batches(data, config.batch_images, config.captions_per_image, order)):
-        features = captioner.features(batch.cached)
-        loss = cross_entropy_loss(captioner.network, features, batch.captions, config.label_smoothing)
+        with captioner.computing():
+            features = captioner.features(batch.cached)
+            loss = cross_entropy_loss(captioner.network, features, batch.captions, config.label_smoothing)
         step = past * count + number
         # Early on the average follows faster, so that it does not remember where it came from.
         decay = min(config.average, (1 + step) / (10 + step))
@@ -119,15 +129,17 @@ def _critical(
     captioner = state.captioner
     captioner.eval()
     for number, batch in enumerate(batches(data, config.batch_images, 1, order)):
-        features = captioner.features(batch.cached)
-        samples = draw(captioner.network, features.detach(), config.samples, length, config.temperature)
+        with captioner.computing():
+            features = captioner.features(batch.cached)
+            samples = draw(captioner.network, features.detach(), config.samples, length, config.temperature)
         scores = [
             [reward.score(image, sample) for sample in drawn]
             for image, drawn in zip(batch.numbers, samples, strict=True)
         ]
-        loss = self_critical_loss(
-            captioner.network, features, batch.captions, samples, torch.tensor(scores), config, length
-        )
+        with captioner.computing():
+            loss = self_critical_loss(
+                captioner.network, features, batch.captions, samples, torch.tensor(scores), config, length
+            )
         rates = _rates(config, past * count + number, config.decay_epochs * count, _CRITICAL_WARMUP)
         state.advance(loss, rates, config.average)
         mean = sum(map(sum, scores)) / (len(scores) * config.samples)

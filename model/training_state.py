@@ -95,7 +95,7 @@ def restore_state(state: TrainingState, path: Path, identity: str) -> None:
             value.copy_(tensors[f"weight/{name}"])
             state.average[name].copy_(tensors[f"average/{name}"])
             moments = {
-                m: tensors[f"{m}/{name}"]
+                m: tensors[f"{m}/{name}"].to("cpu" if m == "step" else value.device)
                 for m in ("step", "exp_avg", "exp_avg_sq")
                 if f"{m}/{name}" in tensors
             }
