@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +37,8 @@ def submit(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Images and folders; or s3://bucket/key URIs; or a manifest (.ndjson, .jsonl, .csv).",
+            help="Images and folders; or a .zip or .tar; or s3:// and https:// addresses; or one "
+            "s3://bucket/prefix/; or a manifest (.ndjson, .jsonl, .csv), here or in S3.",
         ),
     ],
     wait: Wait = False,
@@ -56,6 +58,19 @@ def submit(
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="Called, signed, when the job has ended.")
     ] = None,
+    glob: Annotated[
+        str | None, typer.Option(help="Of a prefix, objects that match: * in a part, ** across parts.")
+    ] = None,
+    suffix: Annotated[
+        list[str] | None, typer.Option(help="Of a prefix, objects that end so, such as .jpg.")
+    ] = None,
+    modified_since: Annotated[
+        datetime | None, typer.Option(help="Of a prefix, objects changed since (UTC).", show_default=False)
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="S3://…", help="Results there too: an object, or under a prefix/.")
+    ] = None,
+    sidecar: Annotated[str | None, typer.Option(help="txt or json beside each image in S3.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Send images, or say where they lie; prints the job's id."""
@@ -82,6 +97,7 @@ def submit(
     asked: dict[str, Any] = {"options": wanted.model_dump(exclude_none=True)}
     if webhook is not None:
         asked["webhook_url"] = webhook
+    asked |= _selection(glob, suffix, modified_since) | _output(to, sidecar)
     send = plan(sources, asked)
     with connected() as remote:
         job = send(remote)
@@ -93,6 +109,20 @@ def submit(
     _print_submitted(job, as_json)
     if wait:
         _report_end(job)
+
+
+def _selection(glob: str | None, suffixes: list[str] | None, since: datetime | None) -> dict[str, Any]:
+    modified = since.replace(tzinfo=UTC).isoformat() if since else None
+    given = {"glob": glob, "suffixes": suffixes, "modified_since": modified}
+    wanted = {name: value for name, value in given.items() if value}
+    return {"filter": wanted} if wanted else {}
+
+
+def _output(to: str | None, sidecar: str | None) -> dict[str, Any]:
+    wanted = {"s3_prefix" if to.endswith("/") else "uri": to} if to else {}
+    if sidecar:
+        wanted["sidecar"] = sidecar
+    return {"output": wanted} if wanted else {}
 
 
 def jobs(

@@ -26,14 +26,14 @@ class _Part:
 
 
 class MultipartUpload:
-    """One ``multipart/form-data`` request: the job, then the images, one after the other."""
+    """One ``multipart/form-data`` request: the job, then the files, one after the other."""
 
-    def __init__(self, job: dict[str, Any], images: Sequence[Path]) -> None:
+    def __init__(self, job: dict[str, Any], files: Sequence[Path], name: str = "images") -> None:
         """Look at every file; raise ``CommandFailed`` for one that cannot be read."""
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._first = _head(boundary, 'name="job"', "application/json") + json.dumps(job).encode() + b"\r\n"
-        self._parts = [_part(boundary, path) for path in images]
+        self._parts = [_part(boundary, name, path) for path in files]
         self._last = f"--{boundary}--\r\n".encode()
         images_length = sum(len(part.head) + part.size + 2 for part in self._parts)
         self.length = len(self._first) + images_length + len(self._last)
@@ -55,7 +55,7 @@ class MultipartUpload:
         yield self._last
 
 
-def _part(boundary: str, path: Path) -> _Part:
+def _part(boundary: str, name: str, path: Path) -> _Part:
     try:
         with path.open("rb"):
             size = path.stat().st_size
@@ -63,7 +63,7 @@ def _part(boundary: str, path: Path) -> _Part:
         raise usage_error(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     suffix = path.suffix.lower()
     kind = _TYPES.get(suffix) or mimetypes.types_map.get(suffix, "application/octet-stream")
-    return _Part(_head(boundary, f'name="images"; filename="{_escaped(path.name)}"', kind), path, size)
+    return _Part(_head(boundary, f'name="{name}"; filename="{_escaped(path.name)}"', kind), path, size)
 
 
 def _head(boundary: str, disposition: str, content_type: str) -> bytes:

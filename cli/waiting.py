@@ -15,16 +15,29 @@ FINAL = frozenset({"completed", "failed", "canceled"})
 
 def follow(remote: Remote, job: dict[str, Any]) -> dict[str, Any]:
     """Show a job's progress until it is over; return it as it is then."""
+    job = _prepared(remote, job)
     with progress("captioning", job["counts"]["total"]) as advance:
         while True:
             counts = job["counts"]
             advance(counts["total"] - counts["queued"] - counts["running"], _word(job))
             if job["status"] in FINAL:
                 return job
-            began = time.monotonic()
-            job = remote.get(f"/v1/jobs/{job['id']}", wait=WAIT_S)
-            # A busy server answers `wait` at once: never ask it faster than this.
-            time.sleep(max(0.0, SHORTEST_S - (time.monotonic() - began)))
+            job = _look(remote, job)
+
+
+def _prepared(remote: Remote, job: dict[str, Any]) -> dict[str, Any]:
+    """Return a job when all its images are known; workers begin with the first ones meanwhile."""
+    while job["status"] == "preparing":
+        job = _look(remote, job)
+    return job
+
+
+def _look(remote: Remote, job: dict[str, Any]) -> dict[str, Any]:
+    began = time.monotonic()
+    job = remote.get(f"/v1/jobs/{job['id']}", wait=WAIT_S)
+    # A busy server answers `wait` at once: never ask it faster than this.
+    time.sleep(max(0.0, SHORTEST_S - (time.monotonic() - began)))
+    return job
 
 
 def _word(job: dict[str, Any]) -> str:
