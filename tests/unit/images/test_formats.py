@@ -225,13 +225,16 @@ def test_a_png_with_a_very_long_compressed_text_is_read() -> None:
     assert np.array_equal(image.pixels, squashed(RGB))
 
 
-def test_large_jpegs_are_scaled_while_decoding_without_visible_loss(photo: Image.Image) -> None:
+@pytest.mark.parametrize("size", [(1008, 756), (2016, 1512), (4032, 3024)])
+def test_large_jpegs_are_scaled_while_decoding_without_visible_loss(
+    photo: Image.Image, size: tuple[int, int]
+) -> None:
     preprocessing = replace(PREPROCESSING, width=224, height=224)
-    large = photo.resize((2016, 1512), Image.Resampling.LANCZOS)
+    large = photo.resize(size, Image.Resampling.LANCZOS)
     image = read_image(encode(large, "JPEG", quality=92), preprocessing)
     plain = np.asarray(large.resize((224, 224), Image.Resampling.BICUBIC)).astype(np.float64)
     noise = np.mean((image.pixels - plain) ** 2)
-    assert (image.width, image.height) == (2016, 1512)
+    assert (image.width, image.height) == size
     assert 10 * np.log10(255**2 / noise) >= 40
 
 
