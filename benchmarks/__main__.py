@@ -1,101 +1,82 @@
-"""Measure decoding, captioning one by one and in batches, and both together, on the sample photos."""
+"""``make bench``: every measurement in one run, as a table and as JSON for comparing versions."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import statistics
+import importlib
+import importlib.util
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from benchmarks.figures import Figure, Measure, Setting, compare, line, write_json
 from benchmarks.machine import describe_machine
-from model.captioner import Captioner, DecodingOptions, Pixels
-from model.images import read_image
+from benchmarks.photos import make_photos
+from model.captioner import DecodingOptions
 from model.loading import load_captioner, shipped_models
 
-PHOTOS = Path(__file__).resolve().parents[1] / "examples" / "photos"
-ROUNDS = 3
+MODULES = ("bare", "decoding", "reading", "worker", "store", "fleet", "peers")
 
 
-def images_per_second(work: Callable[[], int], seconds: float) -> float:
-    """Run ``work``, which returns how many images it did, for ``seconds``: median rate of three rounds."""
-    work()
-    return statistics.median(_rate(work, seconds / ROUNDS) for _ in range(ROUNDS))
+def modules(names: list[str]) -> Iterator[tuple[str, Measure]]:
+    """Yield the named modules' measurements; all that are there without names."""
+    for name in names or MODULES:
+        if importlib.util.find_spec(f"benchmarks.{name}") is None:
+            continue
+        module = importlib.import_module(f"benchmarks.{name}")
+        if hasattr(module, "figures"):
+            yield name, module.figures
 
 
-def _rate(work: Callable[[], int], seconds: float) -> float:
-    start = time.perf_counter()
-    images = 0
-    while (elapsed := time.perf_counter() - start) < seconds:
-        images += work()
-    return images / elapsed
+def run(setting: Setting, names: list[str]) -> list[Figure]:
+    """Measure module by module and print each figure as it comes."""
+    found: list[Figure] = []
+    for name, measure in modules(names):
+        print(f"\n{name}", flush=True)
+        began = time.monotonic()
+        for figure in measure(setting):
+            found.append(figure)
+            print(line(figure), flush=True)
+        print(f"{'':<58}{time.monotonic() - began:>10.0f} s measured", flush=True)
+    return found
 
 
-def decode_work(files: list[bytes], captioner: Captioner) -> Callable[[], int]:
-    """Decode every photo once per call, in this thread."""
-
-    def work() -> int:
-        for data in files:
-            read_image(data, captioner.preprocessing)
-        return len(files)
-
-    return work
-
-
-def caption_work(pixels: Pixels, captioner: Captioner, batch: int) -> Callable[[], int]:
-    """Caption one batch of ``batch`` images per call with the model's own decoding defaults."""
-    images = np.stack(list(itertools.islice(itertools.cycle(pixels), batch)))
-    options = captioner.resolve(DecodingOptions())
-
-    def work() -> int:
-        return len(captioner.caption(images, options))
-
-    return work
-
-
-def both(files: list[bytes], captioner: Captioner, batch: int) -> Callable[[], int]:
-    """Decode and caption ``batch`` photos per call, one after the other."""
-    options = captioner.resolve(DecodingOptions())
-    endless = itertools.cycle(files)
-
-    def work() -> int:
-        chosen: Iterable[bytes] = itertools.islice(endless, batch)
-        images = np.stack([read_image(data, captioner.preprocessing).pixels for data in chosen])
-        return len(captioner.caption(images, options))
-
-    return work
-
-
-def report(model: str, seconds: float) -> None:
-    """Measure and print one line a measurement, each with its ratio to captioning one by one."""
-    print(describe_machine())
-    start = time.perf_counter()
+def describe_model(model: str) -> str:
+    """Say which model is measured, how it runs and how it decodes."""
     captioner = load_captioner(model)
-    print(f"{captioner.name}: loaded in {time.perf_counter() - start:.1f} s")
-    files = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))]
-    pixels = np.stack([read_image(data, captioner.preprocessing).pixels for data in files])
-    print(
-        f"decode, one thread        {images_per_second(decode_work(files, captioner), seconds):8.1f} images/s"
+    options = captioner.resolve(DecodingOptions())
+    return (
+        f"{captioner.name} on {captioner.device}, {options.num_beams} beams, up to {options.max_length} words"
     )
-    alone = images_per_second(caption_work(pixels, captioner, 1), seconds)
-    print(f"caption, one by one       {alone:8.1f} images/s")
-    for batch in (8, 32):
-        rate = images_per_second(caption_work(pixels, captioner, batch), seconds)
-        print(f"caption, batches of {batch:2d}    {rate:8.1f} images/s  {rate / alone:5.2f} x one by one")
-    rate = images_per_second(both(files, captioner, 32), seconds)
-    print(f"decode + caption, 32      {rate:8.1f} images/s  {rate / alone:5.2f} x captioning one by one")
 
 
 def main() -> None:
-    """Read the command line and report."""
+    """Read the command line, measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("modules", nargs="*", help=f"of {', '.join(MODULES)}; all if not said")
     parser.add_argument("--model", default=shipped_models()[0], help="a shipped model or a model folder")
-    parser.add_argument("--seconds", type=float, default=6.0, help="time per measurement")
-    arguments = parser.parse_args()
-    report(arguments.model, arguments.seconds)
+    parser.add_argument("--photos", type=Path, help="folder of photos; made from the samples if not said")
+    parser.add_argument("--images", type=int, default=600, help="photos in a bulk measurement")
+    parser.add_argument("--seconds", type=float, default=6.0, help="time per short measurement")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write the figures")
+    parser.add_argument("--compare", type=Path, help="JSON of another version's run")
+    parser.add_argument("--profiles", type=Path, default=Path("docs/images"), help="folder for plots")
+    given = parser.parse_args()
+    about = {"machine": describe_machine(), "model": describe_model(given.model), "command": sys.argv[1:]}
+    print(f"{about['machine']}\n{about['model']}")
+    with tempfile.TemporaryDirectory(prefix="captionfleet-bench-") as made:
+        if given.photos is None:
+            make_photos(Path(made), given.images)
+        photos = given.photos or Path(made)
+        setting = Setting(given.model, photos, given.images, given.seconds, given.profiles)
+        found = run(setting, given.modules)
+    write_json(given.json, about, found)
+    if given.compare:
+        print("\nthen, now, now / then\n" + "\n".join(compare(given.compare, found)))
+    missed = [figure.name for figure in found if figure.met is False]
+    print(f"\n{len(found)} figures in {given.json}; {len(missed)} goals missed")
 
 
 if __name__ == "__main__":

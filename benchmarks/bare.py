@@ -70,8 +70,8 @@ def measure(model: str, files: list[bytes], threads: int | None) -> Bare:
         spent = [_cpu_ms(work) for work in (lambda: _decode(batches[0], captioner), parts.see, parts.say)]
         found.append([count / wall, cpu / count * 1000, *spent])
     alone = statistics.median(_alone_ms(data, captioner) for data in batches[0])
-    medians = (statistics.median(column) for column in zip(*found, strict=True))
-    return Bare(*medians, statistics.mean(words), alone)
+    rate, cpu, decode, encoder, decoder = (statistics.median(column) for column in zip(*found, strict=True))
+    return Bare(rate, cpu, decode, encoder, decoder, statistics.mean(words), alone)
 
 
 def _alone_ms(data: bytes, captioner: Captioner) -> float:
@@ -98,7 +98,7 @@ class _Parts:
         self._model = captioner._model
         self._pixels = pixels
         self._calls: list[tuple[str, tuple[Any, ...]]] = []
-        captioner._model = self  # type: ignore[assignment]
+        captioner._model = self
         captioner.caption(pixels, DecodingOptions())
         captioner._model = self._model
 

@@ -1,0 +1,90 @@
+"""What decoding costs: by size of the photo, scaled in the decoder or in full, and in a confined process."""
+
+from __future__ import annotations
+
+import io
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.figures import Figure, Setting
+from benchmarks.photos import SAMPLES
+from benchmarks.worker import processor_seconds
+from model.captioner import Pixels, Preprocessing
+from model.images import read_image
+from worker.decoding import DecodePool
+
+PREPROCESSING = Preprocessing(224, 224)
+SIZES = ((1024, 768), (2016, 1512), (4032, 3024))
+PHOTOS = 8
+ROUNDS = 5
+
+
+def photos(size: tuple[int, int]) -> list[bytes]:
+    """Sample photos enlarged, with a camera's noise, as JPEG."""
+    noise = np.random.default_rng(0)
+    found = []
+    for path in sorted(SAMPLES.glob("*.jpg"))[:PHOTOS]:
+        picture = Image.open(path).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        pixels = np.asarray(picture) + noise.normal(0, 6, (size[1], size[0], 3))
+        file = io.BytesIO()
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+        found.append(file.getvalue())
+    return found
+
+
+def in_full(data: bytes) -> Pixels:
+    """Decode every pixel, then shrink: what the quick way is held against."""
+    size = (PREPROCESSING.width, PREPROCESSING.height)
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BICUBIC))
+
+
+def _psnr(first: Pixels, second: Pixels) -> float:
+    error = float(np.mean((first.astype(np.float64) - second) ** 2))
+    return 10 * float(np.log10(255**2 / error))
+
+
+def _ms(clock: Callable[[], float], work: Callable[[bytes], object], files: list[bytes]) -> float:
+    began = clock()
+    for data in files:
+        work(data)
+    return (clock() - began) / len(files) * 1000
+
+
+def _sizes() -> Iterator[Figure]:
+    for width, height in SIZES:
+        files = photos((width, height))
+        quick = statistics.median(
+            _ms(time.process_time, lambda data: read_image(data, PREPROCESSING), files) for _ in range(3)
+        )
+        full = _ms(time.process_time, in_full, files)
+        loss = [_psnr(read_image(data, PREPROCESSING).pixels, in_full(data)) for data in files]
+        name = f"JPEG decoding, {width} x {height}"
+        note = f"in full {full:.1f}; PSNR {statistics.median(loss):.0f} dB"
+        yield Figure(name, quick, "ms/image", note=note)
+
+
+def _isolation(setting: Setting) -> Iterator[Figure]:
+    """Compare processor time, both processes' together, turn by turn: other work hits both alike."""
+    files = [path.read_bytes() for path in setting.files(32)]
+    spent: list[float] = []
+    with DecodePool(1, PREPROCESSING) as pool:
+        pool.decode(files[0]).result()
+        for _ in range(ROUNDS):
+            here = _ms(_everything, lambda data: read_image(data, PREPROCESSING), files * 2)
+            spent.append(_ms(_everything, lambda data: pool.decode(data).result(), files * 2) / here)
+    yield Figure("decoding in a confined process / in this one", statistics.median(spent), goal="<= 1.10")
+
+
+def _everything() -> float:
+    return processor_seconds(os.getpid())
+
+
+def figures(setting: Setting) -> Iterator[Figure]:
+    """Measure sizes, loss and isolation."""
+    yield from _sizes()
+    yield from _isolation(setting)
