@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TASK_NAME = "captionfleet.caption_chunk"
 CONNECT_SECONDS = 3
+# A client waits while its job is announced, so a broker that hangs is soon left to the sweep.
+ANSWER_SECONDS = 3
 # Past this a message whose worker vanished comes back; by then the lease has long recovered its chunk.
 VISIBILITY_SECONDS = 3600
 
@@ -56,6 +58,7 @@ class CeleryQueue:
 
     def __init__(self, redis_url: str) -> None:
         self._app = celery_app(redis_url)
+        self._app.conf.broker_transport_options["socket_timeout"] = ANSWER_SECONDS
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages over one pooled connection, trying for a few seconds."""

@@ -128,6 +128,8 @@ def _postgresql(settings: Settings) -> Engine:
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            # Keepalive does not watch a question on its way: a vanished host would hold it for 15 minutes.
+            "tcp_user_timeout": 20_000,
             "application_name": "captionfleet",
         },
     )

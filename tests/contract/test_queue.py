@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -65,6 +66,20 @@ def test_a_broker_that_is_gone_is_said_and_found_again(redis_server: Redis) -> N
     redis_server.start()
     assert publish(queue, [Message(BULK, "job_1", 1)]) is True
     assert queue.depth(BULK) == 1
+    queue.close()
+
+
+def test_a_broker_that_hangs_is_soon_left_to_the_sweep(redis_server: Redis) -> None:
+    """Whoever submits a job waits for this."""
+    queue = CeleryQueue(redis_server.url)
+    queue.publish([Message(BULK, "job_1", 0)])
+    redis_server.pause()
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        queue.publish([Message(BULK, "job_1", 1)])
+    assert time.monotonic() - started < 20
+    redis_server.resume()
+    queue.publish([Message(BULK, "job_1", 2)])
     queue.close()
 
 
