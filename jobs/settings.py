@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     threads: int | None = _named(
         "CAPTIONFLEET_THREADS", None, "CPU threads of the model; unset: all cores this process may use.", ge=1
     )
+    precision: str = _named(
+        "CAPTIONFLEET_PRECISION",
+        "auto",
+        "Arithmetic of exported models: f32, bf16, or auto (bf16 where the CPU has units for it).",
+        pattern="^(auto|f32|bf16)$",
+    )
     batch_size: int = _named("CAPTIONFLEET_BATCH_SIZE", 32, "Most images in one forward pass.", ge=1, le=4096)
     forward_limit_s: float = _named(
         "CAPTIONFLEET_FORWARD_LIMIT",

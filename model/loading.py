@@ -19,12 +19,18 @@ def shipped_models() -> list[str]:
 
 
 def load_captioner(
-    name_or_path: str, device: str = "cpu", *, cache_dir: Path | None = None, threads: int | None = None
+    name_or_path: str,
+    device: str = "cpu",
+    *,
+    cache_dir: Path | None = None,
+    threads: int | None = None,
+    precision: str = "auto",
 ) -> Captioner:
     """Load a shipped model by name, or an artifact or a training checkpoint by the path of its folder.
 
     ``hf:`` and a folder or hub id (``@`` revision) loads a Hugging Face checkpoint. Artifacts run on the CPU
-    alone; checkpoints need torch and run on ``device`` (``auto``: the GPU, if any).
+    alone, in f32, bf16 or the better one (``auto``); checkpoints need torch and run on ``device`` (``auto``:
+    the GPU, if any).
     Raises ``CheckpointInvalid`` in one line if the model is missing, damaged or does not fit.
     """
     if name_or_path.startswith(PREFIX):
@@ -35,7 +41,7 @@ def load_captioner(
             raise CheckpointInvalid(f"{name_or_path} is an exported model and runs on cpu, not on {device}")
         from model.openvino_captioner import load_openvino
 
-        return load_openvino(read_artifact(folder), cache_dir, threads)
+        return load_openvino(read_artifact(folder), cache_dir, threads, precision)
     try:
         from model.torch_captioner import load_torch
     except ImportError as error:

@@ -22,8 +22,13 @@ _MICRO_BATCH = 8
 _MEMORY_WORDS = ("memory", "bad_alloc", "allocate")
 
 
-def load_openvino(artifact: Artifact, cache_dir: Path | None, threads: int | None) -> BeamCaptioner:
-    """Compile an artifact for this machine's CPU; a cache folder makes the next start quicker."""
+def load_openvino(
+    artifact: Artifact, cache_dir: Path | None, threads: int | None, precision: str = "auto"
+) -> BeamCaptioner:
+    """Compile an artifact for this machine's CPU; a cache folder makes the next start quicker.
+
+    ``precision`` is f32, bf16 or auto: bf16 where the CPU has units for it. The captioner's device says it.
+    """
     description = artifact.description
     try:
         language = Language.of(
@@ -33,16 +38,17 @@ def load_openvino(artifact: Artifact, cache_dir: Path | None, threads: int | Non
         name, preprocessing = artifact.name, artifact.preprocessing
     except (KeyError, TypeError) as error:
         raise CheckpointInvalid(f"{artifact.folder}: captioner.json lacks or garbles {error}") from error
-    model = _OpenVinoModel(artifact.folder, cache_dir, threads)
-    return BeamCaptioner(name, artifact.digest, "cpu", preprocessing, language, defaults, model)
+    model = _OpenVinoModel(artifact.folder, cache_dir, threads, precision)
+    return BeamCaptioner(name, artifact.digest, model.device, preprocessing, language, defaults, model)
 
 
 class _OpenVinoModel:
-    def __init__(self, folder: Path, cache_dir: Path | None, threads: int | None) -> None:
+    def __init__(self, folder: Path, cache_dir: Path | None, threads: int | None, precision: str) -> None:
         import openvino as ov
 
         core = ov.Core()
-        settings = _settings(core, cache_dir, threads)
+        settings = _settings(core, cache_dir, threads, precision)
+        self.device = f"cpu, {settings['INFERENCE_PRECISION_HINT']}"
         try:
             self._encoder, self._decoder = (
                 core.compile_model(folder / f"{part}.xml", "CPU", settings).create_infer_request()
@@ -139,11 +145,13 @@ def _mark(request: ov.InferRequest) -> None:
             tensor.data.fill(np.nan)
 
 
-def _settings(core: ov.Core, cache_dir: Path | None, threads: int | None) -> dict[str, Any]:
-    # Only CPUs with bfloat16 units gain from it; elsewhere it would be emulated or refused.
-    fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def _settings(core: ov.Core, cache_dir: Path | None, threads: int | None, precision: str) -> dict[str, Any]:
+    if precision == "auto":
+        # Only CPUs with bfloat16 units gain from it; elsewhere it would be emulated or refused.
+        fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        precision = "bf16" if fast else "f32"
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
     }
     if threads is not None:

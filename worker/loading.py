@@ -30,7 +30,11 @@ def load_model(settings: Settings, model: str) -> Captioner:
     cache = cache_folder(settings)
     try:
         captioner = load_captioner(
-            settings.model_path(model), settings.device, cache_dir=cache, threads=settings.threads
+            settings.model_path(model),
+            settings.device,
+            cache_dir=cache,
+            threads=settings.threads,
+            precision=settings.precision,
         )
     except CheckpointInvalid as error:
         raise StartupError("checkpoint_invalid", str(error)) from error

@@ -88,8 +88,8 @@ def test_a_model_that_cannot_be_loaded_is_said_and_kept_visible(
 
 
 def test_the_shipped_model_loads(tmp_path: Path) -> None:
-    captioner = load_model(Settings(data_dir=tmp_path), "small")
-    assert captioner.device == "cpu"
+    captioner = load_model(Settings(data_dir=tmp_path, user_cache=tmp_path, precision="f32"), "small")
+    assert captioner.device == "cpu, f32"
     with pytest.raises(StartupError, match="cuda") as refusal:
         load_model(Settings(data_dir=tmp_path, device="cuda"), "small")
     assert refusal.value.code == "checkpoint_invalid"
