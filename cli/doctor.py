@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
     from jobs.store.database import Database
     from jobs.store.keys import KeyStore
+    from jobs.store.stuck import StuckStore
     from jobs.store.workers import WorkerStore
 
 LOW_DISK_BYTES = 1 << 30
+DAY_S = 86400
 
 State = Literal["ok", "note", "broken"]
 
@@ -115,6 +117,7 @@ def _formats() -> str:
 def _dependencies(settings: Settings) -> Iterator[Finding]:
     from jobs.store.database import open_database
     from jobs.store.keys import KeyStore
+    from jobs.store.stuck import StuckStore
     from jobs.store.workers import WorkerStore
 
     if settings.embedded:
@@ -128,7 +131,9 @@ def _dependencies(settings: Settings) -> Iterator[Finding]:
         if found.state == "ok" and "schema" in found.detail:
             yield _callers(settings, KeyStore(database))
             if not settings.embedded:
-                yield _workers(WorkerStore(database))
+                yield from _workers(settings, WorkerStore(database))
+            yield from _work(StuckStore(database, 0))
+            yield _checked("S3", lambda: _s3(settings, KeyStore(database)), "see AWS_*")
     finally:
         database.close()
     if settings.redis_url:
@@ -195,12 +200,46 @@ def _callers(settings: Settings, keys: KeyStore) -> Finding:
     return Finding("API keys", "note", "nobody can call", "make one: captionfleet keys create --owner NAME")
 
 
-def _workers(store: WorkerStore) -> Finding:
+def _workers(settings: Settings, store: WorkerStore) -> Iterator[Finding]:
     alive = store.alive()
     if alive:
         names = ", ".join(sorted(f"{worker.model} on {worker.device}" for worker in alive))
-        return Finding("workers", "ok", f"{len(alive)} alive: {names}")
-    return Finding("workers", "note", "none is alive; jobs wait", "start one: captionfleet worker")
+        yield Finding("workers", "ok", f"{len(alive)} alive: {names}")
+    served = {worker.model for worker in alive}
+    for name in settings.model_names:
+        if name not in served:
+            mend = f"start one: captionfleet worker --model {name}"
+            yield Finding(f"workers of {name}", "note", "none is alive; jobs wait", mend)
+        elif len({worker.digest for worker in alive if worker.model == name}) > 1:
+            mend = "expected while an upgrade rolls through; else give all workers the same weights"
+            yield Finding(f"workers of {name}", "note", "they serve different weights", mend)
+
+
+def _work(store: StuckStore) -> Iterator[Finding]:
+    """Look at the jobs of all owners: whether they go on, and whether their ends are told."""
+    if not store.swept():
+        detail = "no process recovers lost work now"
+        yield Finding("sweep", "note", detail, "start the server: captionfleet serve, api or worker")
+    jobs = {one.job_id for one in store.find()}
+    if jobs:
+        yield Finding("jobs", "broken", f"{len(jobs)} do not go on by themselves", "see `captionfleet stuck`")
+    else:
+        yield Finding("jobs", "ok", "none is stuck")
+    if failed := store.failed_deliveries(DAY_S):
+        mend = "their owners see why: captionfleet webhooks deliveries --status failed"
+        yield Finding("webhooks", "note", f"{failed} of the last day were given up", mend)
+
+
+def _s3(settings: Settings, keys: KeyStore) -> Finding | str:
+    """Look for credentials: without them no job that names S3 objects is taken."""
+    from jobs.objects.s3 import missing_access
+
+    reason = missing_access()
+    if reason is None:
+        return "there are credentials"
+    if settings.bucket or keys.grants():
+        return Finding("S3", "broken", f"nothing can be read: {reason}", "see AWS_*")
+    return Finding("S3", "ok", f"jobs cannot name s3:// objects: {reason}")
 
 
 def _model(settings: Settings, name: str) -> str:
@@ -216,4 +255,5 @@ def _model(settings: Settings, name: str) -> str:
     began = time.perf_counter()
     captioner.caption(np.full(shape, 127, dtype=np.uint8), options)
     milliseconds = (time.perf_counter() - began) * 1000
-    return f"{captioner.name} on {captioner.device}, one caption in {milliseconds:.0f} ms"
+    batches = f"batches of up to {settings.batch_size}"
+    return f"{captioner.name} on {captioner.device}, {batches}, one caption in {milliseconds:.0f} ms"

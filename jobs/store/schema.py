@@ -38,6 +38,12 @@ def upgrade(database: Database) -> None:
         command.upgrade(config, "head")
 
 
+def reach(database: Database) -> None:
+    """Raise ``DatabaseUnavailable`` unless the database answers."""
+    with database.read() as connection:
+        connection.execute(text("select 1"))
+
+
 def check(database: Database) -> None:
     """Raise ``StartupError`` schema_outdated unless this code works with the schema."""
     with database.read() as connection:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cli import doctor
+from jobs.settings import Settings
+from jobs.store import Store
+from jobs.store.database import open_database
 from jobs.store.schema import HEAD
+from jobs.tables import ChunkRow
 from model.loading import WEIGHTS
+from tests.contract.stores import change_chunks, new_job
 from tests.unit.cli.conftest import Run
 
 if TYPE_CHECKING:
@@ -52,13 +58,49 @@ def test_distributed_mode(run: Run, postgres_url: str, redis_server: Redis, s3: 
     states = _states(ran.output)
     assert ran.status == 0, ran.output
     assert {states[what] for what in ("settings", "database", "broker", "bucket")} == {"ok"}
-    assert {states[what] for what in ("API keys", "workers")} == {"note"}
+    assert {states[what] for what in ("API keys", "workers of small", "sweep")} == {"note"}
+    assert {states[what] for what in ("jobs", "S3")} == {"ok"}
 
     redis_server.kill()
     ran = run("doctor", "--json", **settings | {"CAPTIONFLEET_BUCKET": "no-such-bucket"})
     states = _states(ran.output)
     assert ran.status == 1
     assert [what for what, state in states.items() if state == "broken"] == ["broker", "bucket"]
+
+
+def test_s3_without_credentials(run: Run) -> None:
+    lost = {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SHARED_CREDENTIALS_FILE": "/no",
+        "AWS_CONFIG_FILE": "/no",
+    }
+    assert run("migrate").status == 0
+    assert _states(run("doctor", "--json", **lost).output)["S3"] == "ok"
+    assert run("keys", "grant", "local", "s3://photos/").status == 0
+    ran = run("doctor", **lost)
+    assert ran.status == 1
+    assert "BROKEN  S3: nothing can be read: there are no AWS credentials" in ran.output
+    known = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "it"}
+    assert _states(run("doctor", "--json", **lost, **known).output)["S3"] == "ok"
+
+
+def test_what_is_stuck_is_shown_and_set_going(run: Run, tmp_path: Path) -> None:
+    assert run("migrate").status == 0
+    assert run("stuck").complaints == "Nothing is stuck.\n"
+    database = open_database(Settings(data_dir=tmp_path / "data"), exclusive=False)
+    store = Store(database, retention_days=1)
+    job_id = new_job(store, 100)
+    change_chunks(
+        store, job_id, ChunkRow.number == 1, failures=5, not_before=datetime(2099, 1, 1, tzinfo=UTC)
+    )
+    assert _states(run("doctor", "--json").output)["jobs"] == "broken"
+    shown = run("stuck")
+    assert shown.status == 1
+    assert shown.output.startswith(f"{job_id}\tann\tsmall\t1\tfailed 5 times")
+    assert run("redrive", job_id).complaints == f"{job_id} goes on: 4 chunks wait for a worker.\n"
+    assert json.loads(run("stuck", "--json").output) == []
+    assert run("redrive", "job_0").error == "there is no job job_0"
+    store.close()
 
 
 @pytest.mark.parametrize(
