@@ -117,6 +117,9 @@ class CaptionOptions(Body):
     seed: int | None = Field(
         None, ge=0, le=2**31 - 1, description="Of sampling, 0 if left out: the same seed says the same."
     )
+    use_cache: bool | None = Field(
+        None, description="Take captions of the same bytes, model and options from your earlier jobs; true."
+    )
 
 
 class OutputFormat(StrEnum):

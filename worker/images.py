@@ -6,14 +6,14 @@ import hashlib
 import logging
 import random
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from jobs.errors import CaptionfleetError, ItemCode, ItemError, StorageUnavailable
 from jobs.objects.sources import WEB, Sources
 from jobs.store.chunks import ClaimedItem
 from jobs.urls import UrlError
-from model.captioner import Caption, DecodingOptions
+from model.captioner import DecodingOptions
 from worker.batcher import Batcher
+from worker.cache import CaptionCache, Keys, Loaded
 from worker.decoding import DecodePool
 from worker.leases import Hold
 from worker.stopping import Stopped
@@ -30,20 +30,18 @@ RETRY_PAUSES_S = (0.5,)
 RETRY_PAUSES_WEB_S = (0.5, 2.0)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """One image in the batcher's hands, and what is known of it."""
-
-    captions: Future[list[Caption]]
-    width: int
-    height: int
-    sha256: str | None
-
-
 class Images:
     """Fetches, decodes and submits images in threads; those of small jobs do not queue behind the others."""
 
-    def __init__(self, sources: Sources, decoder: DecodePool, batcher: Batcher, processes: int) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        decoder: DecodePool,
+        batcher: Batcher,
+        cache: CaptionCache,
+        processes: int,
+    ) -> None:
+        self._cache = cache
         self._sources = sources
         self._decoder = decoder
         self._batcher = batcher
@@ -58,10 +56,16 @@ class Images:
         The futures raise ``ItemError``, ``TransientError`` (no image is to blame) or ``Stopped``.
         """
         claim = hold.claim
-        self._batcher.expect(options, len(claim.items), fast=claim.fast)
+        keys = self._cache.keys(claim, options)
+        known = self._cache.known(keys, claim) if keys else {}
+        self._batcher.expect(options, len(claim.items) - len(known), fast=claim.fast)
         usual = self._fast if claim.fast else self._bulk
         return [
-            (self._web if item.source.startswith(WEB) else usual).submit(self._load, hold, options, item)
+            _done(known[item.position])
+            if item.position in known
+            else (self._web if item.source.startswith(WEB) else usual).submit(
+                self._load, hold, options, keys, item
+            )
             for item in claim.items
         ]
 
@@ -70,9 +74,16 @@ class Images:
         for threads in (self._bulk, self._fast, self._web):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, hold: Hold, options: DecodingOptions, item: ClaimedItem) -> Loaded:
+    def _load(self, hold: Hold, options: DecodingOptions, keys: Keys | None, item: ClaimedItem) -> Loaded:
         try:
-            return self._submit(hold, options, item)
+            _go_on(hold)
+            data = self._fetch(hold, item)
+            sha256 = item.sha256 or hashlib.sha256(data).hexdigest()
+            if keys is None:
+                return self._submit(hold, options, data, sha256, None)
+            key = keys.of(sha256)
+            found = None if item.sha256 else self._cache.find(key, sha256)
+            return found or self._cache.once(key, lambda: self._submit(hold, options, data, sha256, key))
         except (CaptionfleetError, Stopped):
             raise
         except Exception as error:
@@ -82,18 +93,17 @@ class Images:
         finally:
             self._batcher.expect(options, -1, fast=hold.claim.fast)
 
-    def _submit(self, hold: Hold, options: DecodingOptions, item: ClaimedItem) -> Loaded:
-        _go_on(hold)
-        data = self._fetch(hold, item)
-        sha256 = item.sha256 or hashlib.sha256(data).hexdigest()
+    def _submit(
+        self, hold: Hold, options: DecodingOptions, data: bytes, sha256: str, key: str | None
+    ) -> Loaded:
         image = self._decoder.decode(data).result()
         _go_on(hold)
         captions = self._batcher.submit(image.pixels, options, fast=hold.claim.fast)
         hold.cancel_with_me(captions)
-        return Loaded(captions, image.width, image.height, sha256)
+        return Loaded(captions, image.width, image.height, sha256, key)
 
     def _fetch(self, hold: Hold, item: ClaimedItem) -> bytes:
-        """Fetch the bytes, trying again soon: a body that breaks off is not repeated by the store's client."""
+        """Fetch the bytes, trying again soon: the store's client does not repeat a body that breaks off."""
         for pause in RETRY_PAUSES_WEB_S if item.source.startswith(WEB) else RETRY_PAUSES_S:
             try:
                 return self._sources.fetch(item.source, item.object_key)
@@ -104,6 +114,12 @@ class Images:
                 hold.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311
                 _go_on(hold)
         return self._sources.fetch(item.source, item.object_key)
+
+
+def _done(loaded: Loaded) -> Future[Loaded]:
+    future: Future[Loaded] = Future()
+    future.set_result(loaded)
+    return future
 
 
 def _go_on(hold: Hold) -> None:

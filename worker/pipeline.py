@@ -17,9 +17,10 @@ from jobs.store.workers import Worker
 from model.captioner import Captioner, DecodingOptions
 from model.errors import InvalidOptions
 from worker.batcher import Batcher
+from worker.cache import CaptionCache, Loaded
 from worker.decoding import DecodePool
 from worker.exclusion import Exclusion
-from worker.images import Images, Loaded
+from worker.images import Images
 from worker.leases import Hold, Leases
 from worker.recorder import Recorder
 from worker.stopping import Stopped, until_answered
@@ -61,7 +62,10 @@ class Pipeline:
             memory_limit_bytes=settings.decode_memory_bytes,
             time_limit_s=settings.decode_limit_s,
         )
-        self._images = Images(services.sources, self._decoder, self._batcher, settings.decode_processes)
+        cache = CaptionCache(services.store.cache, captioner.digest)
+        self._images = Images(
+            services.sources, self._decoder, self._batcher, cache, settings.decode_processes
+        )
         worker = Worker(
             serving.worker_id,
             serving.model,
@@ -190,7 +194,9 @@ class Pipeline:
         except ItemError as error:
             failed = error
         name = self._serving.captioner.name
-        return ItemResult(item.position, captions, failed, name, loaded.width, loaded.height, loaded.sha256)
+        size = (loaded.width, loaded.height)
+        key = None if failed else loaded.cache_key
+        return ItemResult(item.position, captions, failed, name, *size, loaded.sha256, key)
 
     def _last_attempt(self, claim: Claim) -> bool:
         return claim.failures + 1 >= self._services.settings.max_failures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.store.backlog import BacklogStore
+from jobs.store.cache import CacheStore
 from jobs.store.chunks import ChunkStore
 from jobs.store.database import Database
 from jobs.store.expansions import ExpansionStore
@@ -26,6 +27,7 @@ class Store:
         self.database = database
         self.submit = SubmitStore(database, retention_days * DAY_S)
         self.jobs = JobStore(database)
+        self.cache = CacheStore(database)
         self.chunks = ChunkStore(database, retention_days * DAY_S)
         self.expansions = ExpansionStore(database, retention_days * DAY_S)
         self.sweeps = SweepStore(database, retention_days * DAY_S)

@@ -6,6 +6,7 @@ A chunk is ``open`` -> ``leased`` -> ``done``, and may be claimed once its numbe
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,17 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, case, exists, func, or_, select, tuple_, update
 
-from jobs.errors import ItemError
+from jobs.errors import DatabaseUnavailable, ItemError
 from jobs.queue import Message, queue_name
 from jobs.records import CaptionOptions, ItemStatus, JobStatus
+from jobs.store.cache import CacheEntry, CacheStore
 from jobs.store.database import Database
 from jobs.store.states import IS_ACTIVE, IS_LEASED, IS_OPEN
 from jobs.store.webhooks import announce
 from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class ItemResult:
     width: int | None = None
     height: int | None = None
     sha256: str | None = None
+    cache_key: str | None = None
+    """Where a new caption is to be remembered."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class ChunkStore:
 
     def __init__(self, database: Database, retention_s: float) -> None:
         self._database = database
+        self._cache = CacheStore(database)
         self._retention_s = retention_s
 
     def claim(self, job_id: str, number: int, worker: str, lease_s: float, alone_after: int) -> Claim | None:
@@ -225,7 +232,22 @@ class ChunkStore:
         with self._database.write() as connection:
             for job_id in sorted(by_job):
                 self._record_job(connection, job_id, by_job[job_id], recorded)
+        self._remember(results, {claim.message for claim in recorded.closed})
         return recorded
+
+    def _remember(self, results: Sequence[ChunkResult], closed: set[Message]) -> None:
+        entries = [
+            CacheEntry(item.cache_key, result.claim.owner, result.claim.job_id, item.position)
+            for result in results
+            for item in result.items
+            if item.cache_key and result.claim.message in closed
+        ]
+        if not entries:
+            return
+        try:
+            self._cache.remember(entries)
+        except DatabaseUnavailable as error:
+            log.warning("%d captions are not remembered: %s", len(entries), error)
 
     def _record_job(
         self, connection: Connection, job_id: str, results: list[ChunkResult], recorded: Recorded

@@ -13,6 +13,7 @@ from jobs.errors import ItemCode
 from jobs.queue import Message, queue_name
 from jobs.records import ItemStatus, JobStatus
 from jobs.store.bulk import chunk_values
+from jobs.store.cache import forget_slice
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
 from jobs.store.states import IS_ACTIVE, IS_CANCELING, IS_LEASED, IS_OPEN
@@ -279,6 +280,8 @@ class SweepStore:
     def delete_rows(self, job_id: str) -> bool:
         """Delete a slice of a deleted job's items, at last the job; return whether something is left."""
         with self._database.write() as connection:
+            if forget_slice(connection, job_id):
+                return True
             positions = select(ItemRow.position).where(ItemRow.job_id == job_id).limit(SLICE)
             deleted = connection.execute(
                 delete(ItemRow).where(ItemRow.job_id == job_id, ItemRow.position.in_(positions))
@@ -291,6 +294,8 @@ class SweepStore:
             connection.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
             connection.execute(delete(DeliveryRow).where(DeliveryRow.job_id == job_id))
             connection.execute(delete(JobRow).where(JobRow.id == job_id))
+            # Once more, behind whoever was remembering a caption while the job was still there.
+            forget_slice(connection, job_id)
             return False
 
     def abandoned_uploads(self) -> list[str]:

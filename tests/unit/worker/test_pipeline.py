@@ -77,7 +77,7 @@ def run_together(
     images: int,
 ) -> None:
     """Run chunks so that all their images are decoded before the first of them is captioned."""
-    first = deployment.pictures(1)
+    first = deployment.submit([colour_png(60_000)])
     deployment.captioner.gate.clear()
     runs = [threads.submit(pipeline.run_chunk, first, 0)]
     wait_until(lambda: pipeline._batcher._running)
@@ -89,7 +89,7 @@ def run_together(
 
 def record_together(deployment: Deployment, chunks: FlakyChunks, job_id: str, count: int) -> None:
     """Run a job's chunks so that all have finished before any is recorded: another job's holds them up."""
-    first = deployment.pictures(1)
+    first = deployment.submit([colour_png(60_000)])
     store = with_chunks(deployment.services.store, chunks)
     chunks.gate.clear()
     with ThreadPoolExecutor(count + 1) as threads, deployment.pipeline(store=store) as pipeline:
@@ -146,7 +146,7 @@ def test_options_that_the_model_cannot_fail_every_image_with_the_reason(deploy: 
 
 def test_chunks_of_several_jobs_share_batches(deploy: Deploy) -> None:
     deployment = deploy(batch_size=64)
-    jobs = [deployment.pictures(40, chunk=16) for _ in range(2)]
+    jobs = [deployment.submit([colour_png(start + n) for n in range(40)], chunk=16) for start in (0, 100)]
     with ThreadPoolExecutor(7) as threads, deployment.pipeline() as pipeline:
         run_together(deployment, pipeline, threads, [(job_id, n) for job_id in jobs for n in range(3)], 80)
     assert [len(batch) for batch in deployment.captioner.batches] == [1, 64, 16]

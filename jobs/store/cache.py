@@ -1,0 +1,112 @@
+"""The caption cache: which item holds the caption of an image's bytes, so that it is made once.
+
+An entry points at an item. It serves while that item's job is there: what is deleted is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, text
+
+from jobs.records import ItemStatus
+from jobs.store.database import Database
+from jobs.tables import CachedCaptionRow, ItemRow, JobRow
+
+SLICE = 5000
+_POSTGRESQL = text(
+    "INSERT INTO cached_captions (key, owner, job_id, position) "
+    "SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:owners AS text[]), CAST(:jobs AS text[]), "
+    "CAST(:positions AS int[])) "
+    "ON CONFLICT DO NOTHING"
+)
+_SQLITE = "INSERT OR IGNORE INTO cached_captions (key, owner, job_id, position) VALUES (?, ?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class CachedCaption:
+    """What is known of an image that was captioned before: captions, best first, and its size."""
+
+    captions: tuple[tuple[str, float], ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """An item that has a caption, under the digest of all that decides it."""
+
+    key: str
+    owner: str
+    job_id: str
+    position: int
+
+
+class CacheStore:
+    """Looks captions up and remembers them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, keys: Collection[str]) -> dict[str, CachedCaption]:
+        """Return what there is under these keys, in one query."""
+        query = (
+            select(
+                CachedCaptionRow.key,
+                ItemRow.caption,
+                ItemRow.score,
+                ItemRow.alternatives,
+                ItemRow.width,
+                ItemRow.height,
+            )
+            .join(
+                ItemRow,
+                (ItemRow.job_id == CachedCaptionRow.job_id) & (ItemRow.position == CachedCaptionRow.position),
+            )
+            .join(JobRow, JobRow.id == CachedCaptionRow.job_id)
+            .where(CachedCaptionRow.key.in_(keys), ItemRow.status == ItemStatus.SUCCEEDED)
+            .where(JobRow.deleted_at.is_(None))
+        )
+        with self._database.read() as connection:
+            return {row.key: _cached(row) for row in connection.execute(query)}
+
+    def remember(self, entries: Sequence[CacheEntry]) -> None:
+        """Keep entries whose job is still there; what is known already stays.
+
+        In a transaction of its own, after the recording: the job's row is not to be locked for so long.
+        """
+        with self._database.write() as connection:
+            alive = _hold_jobs(connection, {entry.job_id for entry in entries})
+            # In one order, so that two processes that know the same images do not wait for each other.
+            rows = sorted(
+                (entry.key, entry.owner, entry.job_id, entry.position)
+                for entry in entries
+                if entry.job_id in alive
+            )
+            if rows and self._database.is_sqlite:
+                connection.exec_driver_sql(_SQLITE, rows)
+            elif rows:
+                keys, owners, jobs, positions = map(list, zip(*rows, strict=True))
+                given = {"keys": keys, "owners": owners, "jobs": jobs, "positions": positions}
+                connection.execute(_POSTGRESQL, given)
+
+
+def forget_slice(connection: Connection, job_id: str) -> bool:
+    """Delete some of a job's entries; return whether something may be left."""
+    keys = select(CachedCaptionRow.key).where(CachedCaptionRow.job_id == job_id).limit(SLICE)
+    return (
+        connection.execute(delete(CachedCaptionRow).where(CachedCaptionRow.key.in_(keys))).rowcount == SLICE
+    )
+
+
+def _hold_jobs(connection: Connection, job_ids: Collection[str]) -> set[str]:
+    """Return the jobs that are there, and keep them from being removed until the transaction ends."""
+    query = select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.deleted_at.is_(None)).order_by(JobRow.id)
+    return set(connection.execute(query.with_for_update(read=True, key_share=True)).scalars())
+
+
+def _cached(row: Any) -> CachedCaption:
+    others = ((entry["text"], entry["score"]) for entry in row.alternatives or ())
+    return CachedCaption(((row.caption, row.score), *others), row.width, row.height)
