@@ -19,7 +19,7 @@ from tests.processes import wait_until
 
 LOOK_S = 0.2
 # Unfinished images below which the next job is sent.
-PLENTY = JOB_IMAGES // 2
+PLENTY = JOB_IMAGES // 3
 
 
 @dataclass(eq=False)
@@ -66,11 +66,11 @@ class Campaign:
                 running[-1].start()
                 self._stop.wait(rng.uniform(0, 2 * pause_s))
             for thread in running:
-                thread.join(300)
+                thread.join(600)
                 assert not thread.is_alive(), "a fault does not end"
-            wait_until(lambda: not self._open, 300, "recovery from every fault")
+            wait_until(lambda: not self._open, 600, "recovery from every fault")
 
-    def settle(self, timeout: float = 300) -> Account:
+    def settle(self, timeout: float = 900) -> Account:
         """Wait for the end of every job and hold every item against what it should be."""
         self._cluster.finish_all(timeout)
         account = self._cluster.account(set(self._cluster.expected))

@@ -33,6 +33,8 @@ from tests.servers import run_postgres, run_redis, run_s3
 T = TypeVar("T")
 
 JOB_IMAGES = 1000
+# A job beside the large ones, for an image that is special: not so small that it has a queue of its own.
+SIDE_JOB_IMAGES = 50
 CHUNK = 16
 CLOCKS_WRONG_BY = 600
 # Every change of an item's row, noted by the database itself: a second one would be a second caption.
@@ -118,12 +120,14 @@ class FaultyCluster(Cluster):
 
     # Jobs
 
-    def submit_pictures(self, special: dict[int, Behaviour] | None = None, missing: str = "") -> str:
-        """Make a job of 1,000 references to pictures; ``special`` ones misbehave, one key may be missing."""
+    def submit_pictures(
+        self, count: int = JOB_IMAGES, special: dict[int, Behaviour] | None = None, missing: str = ""
+    ) -> str:
+        """Make a job of references to pictures; ``special`` ones misbehave, one key may be missing."""
         special = special or {}
         client = self.s3.client()
         items, expected = [], []
-        for number in range(JOB_IMAGES):
+        for number in range(count):
             key = f"{number}-good.png"
             caption = f"picture {number}"
             if (behaviour := special.get(number)) is not None:
@@ -133,8 +137,8 @@ class FaultyCluster(Cluster):
             expected.append(str(caption))
         if missing:
             code = ItemCode.ACCESS_DENIED if "denied" in missing else ItemCode.OBJECT_NOT_FOUND
-            items[-300] = NewItem(missing, missing, f"s3://{self.pictures_bucket}/{missing}")
-            expected[-300] = code
+            items[-1] = NewItem(missing, missing, f"s3://{self.pictures_bucket}/{missing}")
+            expected[-1] = code
         spec = JobSpec(options=CaptionOptions(use_cache=False))
         job = NewJob(new_id("job"), OWNER, "small", "s3", spec)
         self.expected[job.id] = expected
@@ -208,7 +212,7 @@ class FaultyCluster(Cluster):
     def host(self, rng: random.Random) -> Iterator[Host]:
         """Take a host that no other fault has, and that is at work."""
         order = rng.sample(self.hosts, len(self.hosts))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             for host in order:
                 if host.busy.acquire(blocking=False):
@@ -232,7 +236,7 @@ class FaultyCluster(Cluster):
     def wait_at_work(self, host: Host) -> None:
         """Wait until a host has a chunk in hand; raise ``Missed`` where it gets none."""
         try:
-            wait_until(lambda: self.in_hand_of(host), 40)
+            wait_until(lambda: self.in_hand_of(host), 90)
         except AssertionError as error:
             raise Missed(f"{host.name} has nothing in hand") from error
 

@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 
 from tests.captioners import Behaviour
-from tests.chaos.cluster import JOB_IMAGES, FaultyCluster
+from tests.chaos.cluster import SIDE_JOB_IMAGES, FaultyCluster
 from tests.chaos.faults import Fault
 from tests.chaos.faults.workers import pause, stop_decoding
 
@@ -21,7 +21,8 @@ class Special:
 
     def inject(self, cluster: FaultyCluster, rng: random.Random) -> None:
         with cluster.servers["s3"]:
-            cluster.submit_pictures({rng.randrange(JOB_IMAGES // 4): self.behaviour})
+            special = {rng.randrange(SIDE_JOB_IMAGES): self.behaviour}
+            cluster.submit_pictures(SIDE_JOB_IMAGES, special)
 
 
 @dataclass(frozen=True)

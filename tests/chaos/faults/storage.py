@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.captioners import colour_png
-from tests.chaos.cluster import FaultyCluster
+from tests.chaos.cluster import SIDE_JOB_IMAGES, FaultyCluster
 from tests.chaos.faults import Fault
 from tests.chaos.faults.workers import pause
 from tests.chaos.links import Link
@@ -96,7 +96,7 @@ class ObjectDeleted:
             where = {"Bucket": cluster.pictures_bucket, "Key": key}
             client = cluster.s3.client()
             client.put_object(**where, Body=colour_png(0))
-            cluster.submit_pictures(missing=key)
+            cluster.submit_pictures(SIDE_JOB_IMAGES, missing=key)
             client.delete_object(**where)
 
 
@@ -110,7 +110,7 @@ class AccessDenied:
         with cluster.servers["s3"]:
             for host in cluster.hosts:
                 host.links.s3.rules[key.encode()] = answer("403 Forbidden", "AccessDenied")
-            cluster.submit_pictures(missing=key)
+            cluster.submit_pictures(SIDE_JOB_IMAGES, missing=key)
 
 
 FAULTS: list[Fault] = [

@@ -94,7 +94,7 @@ class KillInCaption:
 def wait_blocked(host: Host) -> None:
     """Wait until the captioner stands still; raise ``Missed`` where it has nothing to do."""
     try:
-        wait_until(lambda: host.blocked, 40)
+        wait_until(lambda: host.blocked, 90)
     except AssertionError as error:
         raise Missed(f"{host.name} captions nothing") from error
 
