@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from jobs.ids import new_id
 from jobs.objects import image_key
-from jobs.records import Item, Job, JobSpec
+from jobs.records import CaptionOptions, Item, Job, JobSpec
 from jobs.services import Services, build_services
 from jobs.settings import load_settings
 from jobs.store.schema import upgrade
@@ -31,6 +31,8 @@ from tests.servers import S3, Postgres, Redis
 
 ROOT = Path(__file__).parents[1]
 OWNER = "ann"
+# Every worker has its work, however often these tests use the same pictures.
+ALL_CAPTIONED = CaptionOptions(use_cache=False)
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Cluster:
 
     def submit(self, images: Sequence[bytes], chunk: int = 16) -> str:
         """Make a job of uploads, cut into chunks of ``chunk`` images."""
-        job = NewJob(new_id("job"), OWNER, "small", "upload", JobSpec())
+        job = NewJob(new_id("job"), OWNER, "small", "upload", JobSpec(options=ALL_CAPTIONED))
         keys = [image_key(job.id, position) for position in range(len(images))]
         with self.services.objects.batch() as batch:
             for key, data in zip(keys, images, strict=True):

@@ -146,13 +146,14 @@ def test_options_that_the_model_cannot_fail_every_image_with_the_reason(deploy: 
 
 def test_chunks_of_several_jobs_share_batches(deploy: Deploy) -> None:
     deployment = deploy(batch_size=64)
-    jobs = [deployment.submit([colour_png(start + n) for n in range(40)], chunk=16) for start in (0, 100)]
+    pictures = [range(40), range(100, 140)]
+    jobs = [deployment.submit([colour_png(n) for n in numbers], chunk=16) for numbers in pictures]
     with ThreadPoolExecutor(7) as threads, deployment.pipeline() as pipeline:
         run_together(deployment, pipeline, threads, [(job_id, n) for job_id in jobs for n in range(3)], 80)
     assert [len(batch) for batch in deployment.captioner.batches] == [1, 64, 16]
-    for job_id in jobs:
+    for job_id, numbers in zip(jobs, pictures, strict=True):
         assert deployment.job(job_id).counts.succeeded == 40
-        assert [item.caption for item in deployment.items(job_id)] == [f"picture {n}" for n in range(40)]
+        assert [item.caption for item in deployment.items(job_id)] == [f"picture {n}" for n in numbers]
 
 
 def test_released_chunks_are_announced_after_the_commit(deploy: Deploy) -> None:
