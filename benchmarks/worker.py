@@ -33,35 +33,70 @@ class Job:
 
     rate: float
     cpu_ms: float
+    stages: dict[str, float]
 
 
 def processor_seconds(pid: int) -> float:
     """Processor time of a process and all its descendants, ended ones that were waited for included."""
-    pending, ticks = [pid], 0
+    return sum(_spent(process / "stat", children=True) for process in _tree(pid))
+
+
+def _tree(pid: int) -> Iterator[Path]:
+    pending = [pid]
     while pending:
         process = Path(f"/proc/{pending.pop()}")
+        yield process
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            ticks += sum(
-                int(field) for field in (process / "stat").read_text().rpartition(")")[2].split()[11:15]
-            )
             for thread in (process / "task").iterdir():
                 pending += [int(child) for child in (thread / "children").read_text().split()]
-    return ticks / _TICKS
+
+
+def _spent(stat: Path, *, children: bool) -> float:
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(field) for field in fields[11 : 15 if children else 13]) / _TICKS
+
+
+def _threads(pid: int) -> dict[Path, float]:
+    """Processor time of every thread of a process and its descendants."""
+    found: dict[Path, float] = {}
+    for process in _tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found |= {
+                thread: _spent(thread / "stat", children=False) for thread in (process / "task").iterdir()
+            }
+    return found
+
+
+def _stages(before: dict[Path, float], after: dict[Path, float], images: int) -> dict[str, float]:
+    """Milliseconds per image: the thread that captions (it spends most), decode processes, all else."""
+    spent = {thread: (seconds - before.get(thread, 0.0)) / images * 1000 for thread, seconds in after.items()}
+    decoders = {thread for thread in spent if b"decode_child" in (thread / "cmdline").read_bytes()}
+    decoding = sum(spent[thread] for thread in decoders)
+    captioning = max(spent[thread] for thread in spent if thread not in decoders)
+    return {
+        "captioning": captioning,
+        "decoding": decoding,
+        "all else": sum(spent.values()) - decoding - captioning,
+    }
 
 
 def run_job(fleet: Fleet, files: list[Path]) -> Job:
     """Submit photos as one job and see it through."""
-    before = processor_seconds(fleet.workers[0].pid)
+    pid = fleet.workers[0].pid
+    before, threads = processor_seconds(pid), _threads(pid)
     with tempfile.TemporaryDirectory() as folder:
         for path in files:
             (Path(folder) / path.name).symlink_to(path.resolve())
         job_id = json.loads(fleet.command("submit", folder, "--json"))["id"]
     wait_until(lambda: fleet.job(job_id)["status"] == "completed", JOB_LIMIT_S, "the job's end")
-    spent = processor_seconds(fleet.workers[0].pid) - before
+    spent, stages = processor_seconds(pid) - before, _stages(threads, _threads(pid), len(files))
     job = fleet.job(job_id)
     assert job["counts"]["succeeded"] == len(files), job["counts"]
     seconds = _time(job["finished_at"]) - _time(job["started_at"])
-    return Job(len(files) / seconds, spent / len(files) * 1000)
+    return Job(len(files) / seconds, spent / len(files) * 1000, stages)
 
 
 def _time(text: str) -> float:
@@ -91,6 +126,8 @@ def distributed(setting: Setting) -> Iterator[Figure]:
         cpu_ms = statistics.mean(loop.cpu_ms for loop in loops)
         rate = statistics.mean(loop.rate for loop in loops)
         yield Figure("worker, processor time", job.cpu_ms, "ms/image", note=f"bare loop {cpu_ms:.1f}")
+        for stage, spent in job.stages.items():
+            yield Figure(f"worker, of it {stage}", spent, "ms/image")
         yield Figure("worker, processor time / bare loop", job.cpu_ms / cpu_ms, goal="<= 1.10")
         yield Figure("worker on one core", job.rate, "images/s", note=f"bare loop {rate:.1f}")
         yield Figure("worker on one core / bare loop", job.rate / rate, goal=">= 0.90")
