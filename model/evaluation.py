@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from model.beam_captioner import BeamCaptioner
-from model.captioner import Captioner, DecodingOptions, Pixels
+from model.captioner import Caption, Captioner, DecodingOptions, Pixels
 from model.dataset import CaptionedImage, read_captions, select
 from model.errors import ImageError, TrainingError
 from model.gallery import MOST_PHOTOS, write_page
@@ -75,12 +75,15 @@ def evaluate(
     captioner = load_captioner(model, device, threads=threads)
     resolved = captioner.resolve(options or DecodingOptions())
     report = on_progress or console_progress()
-    said, seconds, unblocked = _caption_all(captioner, images, photos, resolved, report)
+    captioned, seconds, unblocked = _caption_all(captioner, images, photos, resolved, report)
+    said = _texts(captioned)
+    references = {photo.name: photo.captions for photo in photos}
+    confidence = {name: caption.score for name, caption in captioned.items()}
     found = Evaluation(
         captioner.name,
         split,
         dataclasses.asdict(resolved),
-        reference_scores(said, {photo.name: photo.captions for photo in photos}, with_meteor=with_meteor),
+        reference_scores(said, references, with_meteor=with_meteor, confidence=confidence),
         text_statistics(list(said.values())),
         fluency(unblocked) if unblocked else {},
         round(len(photos) / seconds, 2),
@@ -135,7 +138,7 @@ def _columns(
         chosen = captioner.resolve(dataclasses.replace(options, num_beams=wanted, num_captions=1))
         same = chosen == options
         columns[name] = (
-            said if same else _caption_all(captioner, images, photos, chosen, report, raw=False)[0]
+            said if same else _texts(_caption_all(captioner, images, photos, chosen, report, raw=False)[0])
         )
     return columns
 
@@ -163,9 +166,9 @@ def _caption_all(
     report: Callable[[Progress], None],
     *,
     raw: bool = True,
-) -> tuple[dict[str, str], float, list[str]]:
+) -> tuple[dict[str, Caption], float, list[str]]:
     plain = captioner.without_blocking() if raw and isinstance(captioner, BeamCaptioner) else None
-    said: dict[str, str] = {}
+    said: dict[str, Caption] = {}
     unblocked: list[str] = []
     seconds = 0.0
     for start in range(0, len(photos), _BATCH):
@@ -174,11 +177,15 @@ def _caption_all(
         began = time.perf_counter()
         found = captioner.caption(pixels, options)
         seconds += time.perf_counter() - began
-        said |= {photo.name: one[0].text for photo, one in zip(batch, found, strict=True)}
+        said |= {photo.name: one[0] for photo, one in zip(batch, found, strict=True)}
         if plain:
             unblocked += [one[0].text for one in plain.caption(pixels, options)]
         report(Progress("captions", len(said), len(photos)))
     return said, seconds, unblocked
+
+
+def _texts(captioned: dict[str, Caption]) -> dict[str, str]:
+    return {name: caption.text for name, caption in captioned.items()}
 
 
 def _pixels(path: Path, captioner: Captioner) -> Pixels:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.english import UNFINISHED_ENDS
 from model.java_tools import find_java, meteor, treebank_tokenize
 from model.tokenizer import words
@@ -13,10 +16,15 @@ Scores = dict[str, float | int | str | None]
 
 
 def reference_scores(
-    captions: Mapping[str, str], references: Mapping[str, Sequence[str]], *, with_meteor: bool = True
+    captions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    *,
+    with_meteor: bool = True,
+    confidence: Mapping[str, float] | None = None,
 ) -> Scores:
     """Compute BLEU-1 to 4, METEOR, ROUGE-L and CIDEr over a corpus with pycocoevalcap.
 
+    With the captions' own scores as ``confidence``, also how well these rank the images by their CIDEr.
     Without Java the tokenizer is a plain one (``tokenizer`` says so) and METEOR is None. METEOR alone takes
     about 10 seconds, most of it to start.
     """
@@ -29,14 +37,31 @@ def reference_scores(
     candidates = {name: [said[name]] for name in said}
     bleu, _ = Bleu(4).compute_score(expected, candidates, verbose=0)
     rouge, _ = Rouge().compute_score(expected, candidates)
-    cider, _ = Cider().compute_score(expected, candidates)
+    cider, ciders = Cider().compute_score(expected, candidates)
     scores: Scores = {"tokenizer": "ptb" if java else "plain (no Java found; figures do not compare)"}
     scores |= {f"BLEU-{order}": round(float(value), 4) for order, value in enumerate(bleu, start=1)}
     names = list(said)
     scores["METEOR"] = None
     if java and with_meteor:
         scores["METEOR"] = round(meteor(java, [expected[n] for n in names], [said[n] for n in names]), 4)
-    return scores | {"ROUGE-L": round(float(rouge), 4), "CIDEr": round(float(cider), 4)}
+    scores |= {"ROUGE-L": round(float(rouge), 4), "CIDEr": round(float(cider), 4)}
+    if confidence is not None:
+        scores["score vs CIDEr"] = spearman([confidence[name] for name in expected], ciders)
+    return scores
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation, ties sharing their mean rank; None where one side is constant."""
+    ranks = [_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second)]
+    if min(float(np.ptp(side)) for side in ranks) == 0:
+        return None
+    return round(float(np.corrcoef(*ranks)[0, 1]), 4)
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse])
 
 
 def _tokenized(

@@ -16,7 +16,7 @@ from model.captioner import DecodingOptions
 from model.errors import TrainingError
 from model.evaluation import evaluate, evaluate_results
 from model.java_tools import find_java, meteor, treebank_tokenize
-from model.scores import fluency, reference_scores, text_statistics
+from model.scores import fluency, reference_scores, spearman, text_statistics
 
 from .conftest import World
 
@@ -36,6 +36,19 @@ def test_perfect_and_foreign_captions_frame_the_scores() -> None:
     assert perfect["ROUGE-L"] == 1.0
     foreign = reference_scores(dict.fromkeys(REFERENCES, "zebras fly"), REFERENCES, with_meteor=False)
     assert (foreign["CIDEr"], foreign["ROUGE-L"]) == (0.0, 0.0)
+
+
+def test_the_worth_of_scores_is_their_rank_correlation_with_cider() -> None:
+    assert spearman([-3.0, -2.0, -1.0], [0.1, 0.5, 0.7]) == 1
+    assert spearman([-1.0, -2.0, -3.0], [0.1, 0.5, 0.7]) == -1
+    # By hand: ranks 1.5 1.5 3 4 and 1 3 2 4.
+    assert spearman([0.0, 0.0, 1.0, 2.0], [1.0, 3.0, 2.0, 9.0]) == pytest.approx(3 / 22.5**0.5, abs=1e-4)
+    assert spearman([1.0, 1.0], [0.2, 0.4]) is None
+    said = {name: captions[0] for name, captions in REFERENCES.items()} | {"2": "zebras fly"}
+    for sure, expected in ((-9.0, True), (0.0, False)):
+        confidence = dict.fromkeys(said, -1.0) | {"2": sure}
+        scores = reference_scores(said, REFERENCES, with_meteor=False, confidence=confidence)
+        assert (float(scores["score vs CIDEr"]) > 0) is expected
 
 
 def test_an_empty_caption_costs_its_share() -> None:
