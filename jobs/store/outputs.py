@@ -13,7 +13,7 @@ from jobs.records import JobOutput, JobStatus, OutputState, OutputStatus
 from jobs.store.database import Database
 from jobs.tables import JobRow, OutputRow
 
-ENDED = (JobStatus.COMPLETED, JobStatus.CANCELED)
+ENDED = (JobStatus.COMPLETED, JobStatus.CANCELED, JobStatus.FAILED)
 
 
 @dataclass(frozen=True)
