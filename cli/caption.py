@@ -136,7 +136,8 @@ def _submit(services: Services, images: Sequence[Path], wanted: CaptionOptions) 
     from jobs.store.keys import LOCAL_OWNER
     from jobs.store.submit import NewItem, NewJob
 
-    spec = JobSpec(options=wanted)
+    # This data folder is new, so no caption is known yet: looking every image up would be in vain.
+    spec = JobSpec(options=wanted.model_copy(update={"use_cache": False}))
     job = NewJob(new_id("job"), LOCAL_OWNER, services.intake.check(spec), UPLOAD, spec)
     objects = FolderObjects(services.settings.data_dir / "objects")
 
