@@ -81,7 +81,7 @@ class TrainedCaptioner(nn.Module):
             encoder.load_state_dict(self.top.encoder.state_dict())
 
 
-def make_top(encoder: GridEncoder, cache: str, *, learns: bool) -> nn.Module:
+def make_top(encoder: GridEncoder, cache: str, *, learns: bool = True) -> nn.Module:
     """Make what turns cached tensors into features; raise ``TrainingError`` for what cannot be cached."""
     if cache == "features":
         return nn.Identity()

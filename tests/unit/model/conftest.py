@@ -103,7 +103,9 @@ def shorten(world: World, epochs: int) -> Path:
     """Write beside a world's configuration one of a few epochs of cross-entropy alone; return its path."""
     short = world.config.with_name("short.toml")
     text = world.config.read_text().replace("epochs = 20", f"epochs = {epochs}")
-    short.write_text(text.replace("[self_critical]\nepochs = 1", "[self_critical]\nepochs = 0"))
+    for phase in ("fine_tune", "self_critical"):
+        text = text.replace(f"[{phase}]\nepochs = 1", f"[{phase}]\nepochs = 0")
+    short.write_text(text)
     return short
 
 

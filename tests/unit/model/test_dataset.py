@@ -1,4 +1,4 @@
-"""Every data set layout, as its publisher lays it out, read and trained on; and what can be wrong with one."""
+"""Every data set layout, as its publisher lays it out, read and trained on; and what can be wrong with it."""
 
 from __future__ import annotations
 

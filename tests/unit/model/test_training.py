@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
-from torch import equal
+from torch import cuda, equal
 
-from model.errors import TrainingError
+from model.captioner import DecodingOptions
+from model.checkpoint import load_checkpoint, save_checkpoint
+from model.config import CONFIGS, read_config
+from model.encoder import load_pretrained
+from model.errors import CheckpointInvalid, TrainingError
+from model.images import read_image
+from model.loading import load_captioner
 from model.progress import Progress
+from model.starting_point import load_start
+from model.torch_captioner import torch_captioner
 from model.training import train
+from model.training_phases import phases
 
-from .conftest import World, make_world
+from .conftest import COLOURS, World, make_world, shorten
 
-
-class Killed(Exception):
-    pass
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def _log(output: Path) -> list[dict[str, str]]:
@@ -33,22 +48,202 @@ def test_it_learns_what_the_pictures_show(trained: Path) -> None:
     assert max(float(row["dev_cider_d"]) for row in log) > 3.0
 
 
+def _command(world: World, output: Path, *more: str) -> list[str]:
+    program = "from cli.main import main; main()"
+    where = ["--images", str(world.images), "--captions", str(world.captions), "--output", str(output)]
+    return [sys.executable, "-c", program, "train", *where, "--config", str(world.config), *more]
+
+
+def _kill_after(world: World, output: Path, rows: int) -> None:
+    """Start the command and kill it with SIGKILL in the epoch after ``rows`` whole ones."""
+    process = subprocess.Popen(_command(world, output), cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (output / "log.csv").exists() or len(_log(output)) < rows:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(_log(output)) < 22
+
+
 def test_a_killed_run_goes_on_with_the_same_curve(world: World, trained: Path, tmp_path: Path) -> None:
     for name in ("features.npy", "features.json"):
         shutil.copy(trained / name, tmp_path)
-    for killed_in in (19, 21, 22):  # one in each phase
-
-        def kill(progress: Progress, stage: str = f"epoch {killed_in}") -> None:
-            if progress.stage == stage and progress.done == 2:
-                raise Killed
-
-        with pytest.raises(Killed):
-            train(world.images, world.captions, str(world.config), tmp_path, on_progress=kill)
-        assert len(_log(tmp_path)) == killed_in - 1
+    for rows in (2, 21):  # in the first phase, in the last one
+        _kill_after(world, tmp_path, rows)
     train(world.images, world.captions, str(world.config), tmp_path, on_progress=lambda _: None)
     assert _log(tmp_path) == _log(trained)
     ours, theirs = (load_file(run / "checkpoint/model.safetensors") for run in (tmp_path, trained))
     assert all(equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_curve_is_drawn(trained: Path) -> None:
+    picture = ElementTree.parse(trained / "curve.svg").getroot()
+    lines = [line.get("points", "").split() for line in picture.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert [len(line) for line in lines] == [21, 21, 22]
+    words = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"cross_entropy", "fine_tune", "self_critical", "train_loss", "dev_loss", "dev_cider_d"} <= words
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file size limits are Linux's here")
+@pytest.mark.parametrize(("megabytes", "left"), [(1, set()), (8, {"features.npy", "features.json"})])
+def test_a_full_disk_is_named_and_the_run_goes_on_after(
+    world: World, trained: Path, tmp_path: Path, megabytes: int, left: set[str]
+) -> None:
+    for name in left:
+        shutil.copy(trained / name, tmp_path)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (megabytes << 20, megabytes << 20))
+
+    ran = subprocess.run(
+        _command(world, tmp_path), cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, timeout=120
+    )
+    assert ran.returncode == 1
+    assert f"{tmp_path} cannot take more (File too large): make room and run the same command" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    config = shorten(world, epochs=1)
+    shutil.rmtree(tmp_path / "checkpoint", ignore_errors=True)
+    train(world.images, world.captions, str(config), tmp_path, on_progress=lambda _: None)
+    assert (tmp_path / "checkpoint" / "checkpoint.json").exists()
+
+
+def test_a_cache_that_was_stopped_half_way_is_filled(tmp_path: Path) -> None:
+    world = make_world(tmp_path, train=90, dev=2)
+    config = shorten(world, epochs=1)
+    computed: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "features":
+            computed.append(progress.done)
+            if progress.done == 34 and len(computed) == 34:
+                raise KeyboardInterrupt
+
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt):
+            train(world.images, world.captions, str(config), tmp_path / "run", on_progress=stop)
+    # What was noted as done, two batches before the end, is not computed again.
+    assert computed == [*range(1, 35), *range(33, 37)]
+
+
+RECURRENT = """[network]
+kind = "gru"
+width = 32
+attends = true
+max_length = 50
+dropout = 0.1
+"""
+
+
+def _changed(world: World, tmp_path: Path, *changes: tuple[str, str], recurrent: bool = False) -> str:
+    text = shorten(world, epochs=2).read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    if recurrent:
+        text = text[: text.index("[network]")] + RECURRENT + text[text.index("[cross_entropy]") :]
+    path = tmp_path / "changed.toml"
+    path.write_text(text)
+    return str(path)
+
+
+LIVE = ('cache = "trunk"', 'cache = "none"')
+FEATURES = ('cache = "trunk"', 'cache = "features"')
+NO_TOP = ("encoder_learning_rate = 1e-3", "encoder_learning_rate = 0")
+TOP = ("encoder_learning_rate = 0", "encoder_learning_rate = 1e-3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "encoder_learns"),
+    [
+        ((LIVE, TOP), {}, True),
+        ((LIVE,), {}, False),
+        ((FEATURES, NO_TOP), {"half": True, "recurrent": True}, False),
+    ],
+    ids=["live, encoder trained", "live, encoder frozen", "gru, bfloat16"],
+)
+def test_every_way_of_training_learns_and_makes_a_captioner(
+    tmp_path: Path, changes: tuple[tuple[str, str], ...], options: dict[str, bool], encoder_learns: bool
+) -> None:
+    world = make_world(tmp_path, train=16, dev=4)
+    config = _changed(world, tmp_path, *changes, recurrent=options.pop("recurrent", False))
+    run = tmp_path / "run"
+    checkpoint = train(world.images, world.captions, config, run, on_progress=lambda _: None, **options)
+    log = _log(run)
+    assert float(log[-1]["train_loss"]) < float(log[0]["train_loss"])
+    found, published = load_checkpoint(checkpoint).encoder, load_pretrained("efficientnet-lite0")
+    same = equal(found.conv_stem.weight, published.conv_stem.weight)
+    assert same != encoder_learns
+    said = load_captioner(str(checkpoint)).caption(np.zeros((1, 224, 224, 3), np.uint8), DecodingOptions())
+    assert isinstance(said[0][0].text, str)
+    assert (run / "features.npy").exists() == (FEATURES in changes)
+
+
+def test_a_phase_ends_when_dev_stops_gaining(tmp_path: Path) -> None:
+    world = make_world(tmp_path, train=8, dev=4)
+    text = world.config.read_text().replace("learning_rate = 5e-3", "learning_rate = 0.0")
+    world.config.write_text(text.replace("epochs = 20", "epochs = 20\npatience = 2"))
+    train(world.images, world.captions, str(world.config), tmp_path / "run", on_progress=lambda _: None)
+    phases = [row["phase"] for row in _log(tmp_path / "run")]
+    assert phases == ["cross_entropy"] * 3 + ["fine_tune", "self_critical"]
+    log = (tmp_path / "run" / "log.csv").read_text()
+    train(world.images, world.captions, str(world.config), tmp_path / "run", on_progress=lambda _: None)
+    assert (tmp_path / "run" / "log.csv").read_text() == log, "a finished run was trained on"
+
+
+def test_a_model_is_trained_on_with_new_words(world: World, trained: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    rows = [f"{n}.png,{'dev' if n > 38 else 'train'},a violet fence in the sun" for n in range(41)]
+    own.write_text("image,split,caption\n" + "\n".join(rows))
+    still = _changed(world, tmp_path, ("learning_rate = 5e-3", "learning_rate = 0.0"))
+    before = load_checkpoint(trained / "checkpoint")
+    run = tmp_path / "run"
+    folder = train(
+        world.images, own, still, run, start=str(trained / "checkpoint"), on_progress=lambda _: None
+    )
+    after = load_checkpoint(folder)
+    known = len(before.tokenizer)
+    assert after.tokenizer.vocabulary == (*before.tokenizer.vocabulary, "fence", "violet")
+    assert after.notes["from"]["name"] == "tiny-1"
+    for name, value in before.network.state_dict().items():
+        assert equal(after.network.state_dict()[name][: len(value)], value), name
+    assert (after.network.bias[known:] == before.network.bias.min()).all()
+    captioner = load_captioner(str(folder))
+    for colour in COLOURS:
+        pixels = np.full((1, 224, 224, 3), COLOURS[colour], dtype=np.uint8)
+        old = load_captioner(str(trained / "checkpoint")).caption(pixels, DecodingOptions())
+        assert captioner.caption(pixels, DecodingOptions())[0][0].text == old[0][0].text
+
+
+def test_a_shipped_model_can_be_trained_on(tmp_path: Path) -> None:
+    recovered = load_start("small")
+    ours, shipped = torch_captioner(recovered, "0", "cpu"), load_captioner("small", threads=1)
+    photos = sorted((ROOT / "examples/photos").glob("*.jpg"))[:4]
+    pixels = np.stack([read_image(path.read_bytes(), shipped.preprocessing).pixels for path in photos])
+    for mine, theirs in zip(*(c.caption(pixels, DecodingOptions()) for c in (ours, shipped)), strict=True):
+        assert mine[0].text == theirs[0].text
+        assert mine[0].score == pytest.approx(theirs[0].score, abs=2e-3)
+    save_checkpoint(recovered, tmp_path)
+    assert load_checkpoint(tmp_path).name == recovered.name
+
+
+def test_devices_and_starts_that_are_not_there_are_named(world: World, tmp_path: Path) -> None:
+    if not cuda.is_available():
+        with pytest.raises(TrainingError, match="the device 'cuda' cannot be used"):
+            train(world.images, world.captions, "small", tmp_path, device="cuda")
+    with pytest.raises(TrainingError, match="the device 'gpu' cannot be used"):
+        train(world.images, world.captions, "small", tmp_path, device="gpu")
+    with pytest.raises(CheckpointInvalid, match="no model 'large'"):
+        train(world.images, world.captions, "small", tmp_path, start="large")
+
+
+def test_every_configuration_that_ships_can_be_read() -> None:
+    names = sorted(path.stem for path in CONFIGS.glob("*.toml"))
+    assert names == ["finetune", "inception-gru", "resnet50-gru", "small", "transformer"]
+    assert len({read_config(name).name for name in names}) == len(names)
+    assert all(phases(read_config(name)) for name in names)
 
 
 def test_a_run_of_another_configuration_is_not_continued(world: World, trained: Path, tmp_path: Path) -> None:
