@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,16 @@ def test_killing_whoever_lists_neither_doubles_nor_loses(
     def total() -> int:
         return services.store.jobs.get("ann", job.id)[0].counts.total
 
+    def listed(least: int) -> bool:
+        return total() >= least
+
     deaths = 0
     for least in (10, 40):
         process = Process(
             [sys.executable, "-c", EXPANDING], environment=os.environ | environment, folder=ROOT
         )
         process.start()
-        wait_until(lambda least=least: total() >= least, 60, f"{least} images listed")
+        wait_until(partial(listed, least), 60, f"{least} images listed")
         process.kill()
         deaths += total() < OBJECTS
         with services.store.database.write() as connection:

@@ -12,6 +12,7 @@ from sqlalchemy import update
 
 from jobs import outputs
 from jobs.errors import StorageUnavailable
+from jobs.objects import s3_writes
 from jobs.tables import OutputRow
 from tests.contract.api.support import caption
 from tests.contract.stores import LONG_AGO
@@ -118,7 +119,8 @@ def test_a_writer_that_dies_is_followed_by_one_that_goes_on(
     job = submit(service, [f"photos/{n}.jpg" for n in range(5)], sidecar="txt")
     caption(service.services, job["id"])
     store = service.services.store.outputs
-    put, puts = outputs.put_beside, []
+    put: Any = s3_writes.put_beside
+    puts: list[str] = []
 
     def break_off(*arguments: Any) -> bool:
         puts.append(arguments[2])

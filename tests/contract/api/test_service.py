@@ -259,7 +259,9 @@ def test_a_broker_that_is_away_costs_no_job(deployment: Deployment) -> None:
     key = deployment.client().key
     intake = deployment.services.intake
     services = deployment.services
-    away = type(intake)(services.settings, services.store, AwayQueue(), services.objects)
+    away = type(intake)(
+        services.settings, services.store, AwayQueue(), services.objects, services.expander.wake
+    )
     client = Client(create_app(dataclasses.replace(deployment.services, intake=away)), key)
     job = client.job(*photos(1))
     assert client.get(job["links"]["self"]).json["status"] == "queued"
@@ -279,9 +281,10 @@ def test_models_are_those_of_the_settings_with_their_workers(client: Client, ser
         "devices": ["cpu"],
         "workers": 2,
         "images_per_second": 21.0,
+        "takes_prompt": False,
     }
     assert (second["name"], second["default"], second["workers"]) == ("large", False, 0)
-    assert second["images_per_second"] is None
+    assert (second["images_per_second"], second["takes_prompt"]) == (None, None)
 
 
 def test_the_document_is_valid_openapi_and_complete(client: Client) -> None:
