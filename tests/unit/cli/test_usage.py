@@ -62,6 +62,11 @@ def _files(tmp_path: Path) -> None:
         ("results job_1 -o no/x.csv", "no/x.csv cannot be written: no such folder"),
         ("serve --port 99999", "Invalid value for '--port'"),
         ("evaluate --images . --captions list.csv -o no/such/x.json", "the folder of no/such/x.json"),
+        ("evaluate --images . --captions list.csv --page no/x.html", "the folder of no/x.html"),
+        (
+            "train --images . --captions list.csv --from small --encoder-weights random",
+            "--from brings its own encoder weights",
+        ),
         ("api", "REDIS_URL is not set"),
         ("worker", "REDIS_URL is not set"),
     ],
