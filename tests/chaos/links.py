@@ -67,7 +67,8 @@ class Hold:
             at = self._progress.get(wire, 0)
             while at < len(self._patterns) and self._patterns[at] in data:
                 at += 1
-            self._progress[wire] = at
+            # The patterns of one transaction do not begin in another one.
+            self._progress[wire] = 0 if b"COMMIT" in data else at
             if at == len(self._patterns):
                 self._caught.set()
                 return True

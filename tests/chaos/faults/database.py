@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from tests.chaos.cluster import FaultyCluster
 from tests.chaos.faults import Fault
-from tests.chaos.faults.workers import pause
+from tests.chaos.faults.workers import CAPTION, pause
 from tests.chaos.links import Missed
 from tests.processes import wait_until
 
@@ -148,7 +148,7 @@ class CommitUnheard:
     def inject(self, cluster: FaultyCluster, rng: random.Random) -> None:
         with cluster.host(rng) as host:
             link = host.links.database
-            with link.hold(b"done", b"COMMIT", answer=rng.random() < 0.7) as hold:
+            with link.hold(CAPTION, b"COMMIT", answer=rng.random() < 0.7) as hold:
                 hold.wait_caught()
                 hold.end(deliver=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import socket
 import threading
 import uuid
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from tests.processes import wait_until
 
 # What a worker may take to stop: its grace time, and what it needs to close.
 STOP_S = 45
+# What the statements that claim and that record carry, prepared or not: the worker's id, captions.
+WORKER, CAPTION = socket.gethostname()[:40].encode() + b"-", b"picture "
 
 
 def pause(seconds: float) -> None:
@@ -252,12 +255,12 @@ class ApiKilled:
 
 
 FAULTS: list[Fault] = [
-    KillDuring("worker kill -9 claiming", "database", (b"leased", b"COMMIT"), answer=True),
+    KillDuring("worker kill -9 claiming", "database", (b"job_", WORKER, b"COMMIT"), answer=True),
     KillDuring("worker kill -9 in fetch", "s3", (b"GET /",)),
     KillInDecode(),
     KillInCaption(),
-    KillDuring("worker kill -9 recording", "database", (b"done",)),
-    KillDuring("worker kill -9, commit unheard", "database", (b"done", b"COMMIT"), answer=True),
+    KillDuring("worker kill -9 recording", "database", (CAPTION,)),
+    KillDuring("worker kill -9, commit unheard", "database", (CAPTION, b"COMMIT"), answer=True),
     KillDuring("worker kill -9, record to ack", "redis", (b"HDEL",)),
     KillDuring("worker kill -9, record to enqueue", "redis", (b"LPUSH",)),
     ChildKilled(),
