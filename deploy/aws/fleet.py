@@ -1,4 +1,4 @@
-"""The workers: ECS tasks on spot instances, with or without GPUs, as many as the backlog asks for, or none."""
+"""The workers: ECS tasks on spot instances, as many as the backlog asks for, down to none."""
 
 from __future__ import annotations
 
