@@ -149,6 +149,7 @@ def _vit_gpt2() -> tuple[Any, list[Any]]:
     model = VisionEncoderDecoderModel(config)
     model.generation_config.decoder_start_token_id = 1
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
+    model.generation_config.no_repeat_ngram_size = 2
     return model, [ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}), tokenizer]
 
 

@@ -16,6 +16,7 @@ from jobs.records import CaptionOptions, ImageReference, JobSpec
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.submit import NewItem, NewJob
+from jobs.store.workers import Worker
 from tests.contract.stores import store
 
 __all__ = ["store"]
@@ -47,6 +48,45 @@ def test_the_first_model_is_the_default_and_only_listed_ones_may_be_named(intake
     assert intake.check(JobSpec(options=CaptionOptions(model="large"))) == "large"
     for name in ("huge", "../../etc", "hf:org/model"):
         refuse("model_not_available", JobSpec(options=CaptionOptions(model=name)), intake)
+
+
+def test_a_prompt_is_refused_where_workers_say_that_their_model_takes_none(
+    intake: Intake, store: Store
+) -> None:
+    asking = JobSpec(options=CaptionOptions(prompt="a photo of"))
+    assert intake.check(asking) == "small", "nobody knows yet"
+    workers = store.workers
+    workers.see(Worker("other", "large", "1", "", "cpu", None, takes_prompt=True))
+    workers.see(Worker("one", "small", "1", "", "cpu", None))
+    refuse("invalid_request", asking, intake)
+    workers.see(Worker("new", "small", "2", "", "cpu", None, takes_prompt=True))
+    assert intake.check(asking) == "small"
+    assert {worker.id: worker.takes_prompt for worker in workers.alive()} == {
+        "other": True,
+        "one": False,
+        "new": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "model", ["hf:Salesforce/blip-image-captioning-base", "hf:/etc", "/etc", "mine=hf:/x"]
+)
+def test_no_request_names_a_checkpoint(intake: Intake, model: str) -> None:
+    refuse("model_not_available", JobSpec(options=CaptionOptions(model=model)), intake)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        CaptionOptions(top_p=0.9, num_beams=3),
+        CaptionOptions(temperature=0.7, num_beams=2),
+        CaptionOptions(seed=1),
+        CaptionOptions(num_beams=2, seed=1),
+    ],
+)
+def test_sampling_and_searching_exclude_each_other(intake: Intake, options: CaptionOptions) -> None:
+    refuse("invalid_request", JobSpec(options=options), intake)
+    assert intake.check(JobSpec(options=CaptionOptions(top_p=0.9, seed=1, num_captions=3))) == "small"
 
 
 def test_options_that_contradict_each_other_are_refused(intake: Intake) -> None:

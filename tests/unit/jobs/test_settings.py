@@ -87,6 +87,25 @@ def test_models_are_names_or_names_with_paths(monkeypatch: pytest.MonkeyPatch) -
     assert settings.model_path("mine") == "/models/mine"
 
 
+def test_a_hugging_face_checkpoint_is_named_by_its_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = "small, hf:Salesforce/Blip_Base@main, hf:/models/My Model/, vit=hf:nlpconnect/vit"
+    monkeypatch.setenv("CAPTIONFLEET_MODELS", given)
+    settings = load_settings()
+    assert settings.model_names == ("small", "blip_base", "my-model", "vit")
+    assert settings.model_path("blip_base") == "hf:Salesforce/Blip_Base@main"
+    assert settings.model_path("vit") == "hf:nlpconnect/vit"
+
+
+def test_an_operator_adds_a_checkpoint_by_command() -> None:
+    settings, name = load_settings(models="small,mine=hf:/models/mine").with_model("hf:/other/blip")
+    assert (name, settings.model_path("blip")) == ("blip", "hf:/other/blip")
+    assert settings.with_model("hf:/models/mine")[1] == "mine"
+    for plain in ("small", "unknown", None):
+        assert settings.with_model(plain) == (settings, plain)
+    with pytest.raises(StartupError, match="another model 'mine'; add NAME=hf:/elsewhere/mine"):
+        settings.with_model("hf:/elsewhere/mine")
+
+
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "")
     assert load_settings().embedded
