@@ -25,7 +25,7 @@ from tests.processes import Process, wait_until
 from tests.servers import S3, Redis
 
 ROOT = Path(__file__).parents[2]
-OBJECTS = 90
+OBJECTS = 45
 # A process as the product starts it, but that lists three keys at a time instead of a thousand.
 EXPANDING = """
 import time
@@ -77,7 +77,7 @@ def test_killing_whoever_lists_neither_doubles_nor_loses(
         return total() >= least
 
     deaths = 0
-    for least in (10, 40):
+    for least in (6, 21):
         process = Process(
             [sys.executable, "-c", EXPANDING], environment=os.environ | environment, folder=ROOT
         )
