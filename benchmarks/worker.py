@@ -19,6 +19,7 @@ import httpx
 from benchmarks.bare import CORE, Bare, bare
 from benchmarks.faults import CAPTIONFLEET, Fleet, running_fleet
 from benchmarks.figures import Figure, Setting
+from benchmarks.plot import occupancy
 from tests.processes import wait_until
 
 JOB_LIMIT_S = 900.0
@@ -126,6 +127,7 @@ def distributed(setting: Setting) -> Iterator[Figure]:
         cpu_ms = statistics.mean(loop.cpu_ms for loop in loops)
         rate = statistics.mean(loop.rate for loop in loops)
         yield Figure("worker, processor time", job.cpu_ms, "ms/image", note=f"bare loop {cpu_ms:.1f}")
+        occupancy(setting.profiles / "worker-core.svg", job.stages, job.rate)
         for stage, spent in job.stages.items():
             yield Figure(f"worker, of it {stage}", spent, "ms/image")
         yield Figure("worker, processor time / bare loop", job.cpu_ms / cpu_ms, goal="<= 1.10")
