@@ -42,8 +42,7 @@ def campaign(cluster: FaultyCluster, count: int, pause_s: float) -> Campaign:
 def test_every_fault_once(cluster: FaultyCluster) -> None:
     faults = len(all_faults())
     run = campaign(cluster, faults, PAUSE_S)
-    # Some faults leave others no moment: Redis paused, no worker acknowledges anything.
-    assert len(run.injections) > 0.8 * faults, run.missed
+    assert len(run.injections) > 0.9 * faults, run.missed
 
 
 @pytest.mark.soak
