@@ -57,7 +57,8 @@ def deployment(**settings: str) -> Iterator[Deployment]:
         url = stack.enter_context(postgres.database()).replace("+psycopg", "")
         environment = {"REDIS_URL": redis.url, "DATABASE_URL": url, "CAPTIONFLEET_BUCKET": s3.bucket}
         before = dict(os.environ)
-        stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
+        stack.callback(os.environ.update, before)
+        stack.callback(os.environ.clear)
         os.environ.update(s3.environment | environment | settings)
         services = build_services(load_settings())
         stack.callback(services.close)

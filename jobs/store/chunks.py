@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, exists, func, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, case, exists, func, or_, select, tuple_, update
 
 from jobs.errors import DatabaseUnavailable, ItemError
 from jobs.queue import Message, queue_name
 from jobs.records import CaptionOptions, ItemStatus, JobStatus
 from jobs.store.cache import CacheEntry, CacheStore
 from jobs.store.database import Database
+from jobs.store.record import write_final
 from jobs.store.states import IS_ACTIVE, IS_LEASED, IS_OPEN
 from jobs.store.webhooks import announce
 from jobs.store.window import window_size
@@ -313,27 +314,14 @@ def _write_items(
         for item in result.items
         if (item.error is not None) == failed
     ]
-    if not rows:
-        return 0
-    statement = (
-        update(ItemRow)
-        .where(ItemRow.job_id == bindparam("_job"), ItemRow.position == bindparam("_position"))
-        .where(ItemRow.status == ItemStatus.QUEUED)
-        .values(
-            status=status,
-            attempts=ItemRow.attempts + bindparam("_attempt"),
-            sha256=func.coalesce(bindparam("_sha256"), ItemRow.sha256),
-            finished_at=database.now(),
-        )
-    )
-    return connection.execute(statement, rows).rowcount
+    job_id = results[0].claim.job_id if results else ""
+    return write_final(connection, database, job_id, status, rows)
 
 
 def _item_values(claim: Claim, item: ItemResult) -> dict[str, Any]:
     """Return one row's parameters: names with an underscore for the conditions, columns for the values."""
     best = item.captions[0] if item.captions else (None, None)
     return {
-        "_job": claim.job_id,
         "_position": item.position,
         "_attempt": claim.attempt,
         "_sha256": item.sha256,
