@@ -53,6 +53,7 @@ def test_an_hour_of_faults_at_random(cluster: FaultyCluster) -> None:
     assert len(run.injections) > 0.8 * count
 
 
+@pytest.mark.timeout(600)
 def test_a_worker_that_believes_it_consumes(cluster: FaultyCluster) -> None:
     """The known trap: after the broker's restart the only worker is connected, and hears nothing ever again.
 
@@ -60,11 +61,13 @@ def test_a_worker_that_believes_it_consumes(cluster: FaultyCluster) -> None:
     """
     trapped, other = cluster.hosts
     other.kill()
-    job_id = cluster.submit_pictures()
+    job_id = cluster.submit_pictures(400)
     cluster.wait_at_work(trapped)
     trapped.links.redis.forget()
     cluster.redis.kill()
     cluster.redis.start()
-    wait_until(lambda: cluster.job(job_id).status == "completed", 150, "recovery without a hand on it")
+    in_hand = cluster.done(job_id) + 100
+    wait_until(lambda: cluster.done(job_id) > in_hand, 150, "recovery without a hand on it")
+    wait_until(lambda: cluster.job(job_id).status == "completed", 300, "the job's end")
     account = cluster.account({job_id})
     assert (account.lost, account.double, account.wrong) == (0, 0, [])
