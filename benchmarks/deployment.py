@@ -34,8 +34,12 @@ class Deployment:
 
 
 def _cpu_seconds(pid: int) -> float:
-    own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        # It has just ended: its parent counts it from now on.
+        return 0.0
     # utime, stime, and what waited-for children used.
     ticks = sum(int(value) for value in own[11:15])
     return ticks / os.sysconf("SC_CLK_TCK") + sum(_cpu_seconds(int(child)) for child in children)
