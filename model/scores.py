@@ -55,7 +55,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     ranks = [_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second)]
     if min(float(np.ptp(side)) for side in ranks) == 0:
         return None
-    return round(float(np.corrcoef(*ranks)[0, 1]), 4)
+    return round(float(np.corrcoef(ranks[0], ranks[1])[0, 1]), 4)
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

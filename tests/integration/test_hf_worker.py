@@ -71,6 +71,7 @@ def test_a_worker_captions_with_a_hugging_face_checkpoint(cluster: Cluster) -> N
     for item in items[:2] + items[3:]:
         assert 1 <= len(item.caption.split()) <= 6
         assert item.model.startswith("vit-gpt2@")
+        assert item.score is not None
         assert item.score < 0
         assert len(item.alternatives) <= 2
     with pytest.raises(RequestError, match=r"prompt is nothing the model 'vit-gpt2' takes"):
