@@ -101,6 +101,7 @@ class SelfCriticalConfig:
     encoder_learning_rate: float
     cross_entropy: float
     average: float
+    dropout: float = 0.0
     patience: int = 0
 
 
@@ -127,6 +128,7 @@ class TrainingConfig:
     decoding: DecodingDefaults
     fine_tune: CrossEntropyConfig | None = None
     self_critical: SelfCriticalConfig | None = None
+    merged: SelfCriticalConfig | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return all that determines a run as plain data; what was left to its default is left out."""
@@ -147,8 +149,9 @@ _SECTIONS: dict[str, type[Any]] = {
     "decoding": DecodingDefaults,
     "fine_tune": CrossEntropyConfig,
     "self_critical": SelfCriticalConfig,
+    "merged": SelfCriticalConfig,
 }
-_OPTIONAL = {"fine_tune", "self_critical"}
+_OPTIONAL = {"fine_tune", "self_critical", "merged"}
 
 
 def read_config(config: str) -> TrainingConfig:

@@ -115,14 +115,20 @@ def _epoch(run: Run, state: TrainingState, phase: Phase, epoch: int) -> None:
     state.captioner.network.dropout.pool = None
     began = time.monotonic()
     if phase.starts(epoch) and phase.before:
-        state.adopt_average()
+        state.adopt([_kept(run, origin) for origin in phase.origins])
         state.optimizer = _optimizer(run, state.captioner)
     losses = list(steps(phase, epoch, state, run.train, run.tokenizer, run.config, run.report))
     row: dict[str, Any] = {"epoch": epoch, "phase": phase.name}
     row |= {"train_loss": round(sum(losses) / len(losses), 4), **_dev_scores(run, state)}
     row["seconds"] = round(time.monotonic() - began)
     state.history.append(row)
+    if any(phase.name in other.origins for other in run.phases):
+        state.keep_average(_kept(run, phase.name))
     _keep(run, state)
+
+
+def _kept(run: Run, phase: str) -> Path:
+    return run.output / f"{phase}.safetensors"
 
 
 def _dev_scores(run: Run, state: TrainingState) -> dict[str, float]:

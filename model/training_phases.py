@@ -26,11 +26,13 @@ _CRITICAL_WARMUP = 20
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase: its settings, and how many epochs of other phases came before."""
+    """One phase: its settings, how many epochs of other phases came before, and what it goes on from."""
 
     name: str
     settings: CrossEntropyConfig | SelfCriticalConfig
     before: int
+    origins: tuple[str, ...] = ()
+    """Phases whose weights are averaged to begin with."""
 
     def starts(self, epoch: int) -> bool:
         """Say whether an epoch, counted from 1 over all phases, is this phase's first."""
@@ -44,20 +46,40 @@ class Phase:
 
 
 def phases(config: TrainingConfig) -> list[Phase]:
-    """Return the phases of a configuration that have epochs, in order."""
+    """Return the phases of a configuration that have epochs, in order.
+
+    With ``merged``, self-critical training is done twice, with the encoder as it came and with the tuned
+    one, and goes on from the mean of both: they err differently, and their mean generalises better than
+    either (Wortsman et al., "Model soups", ICML 2022).
+    """
+    order = [
+        ("cross_entropy", "cross_entropy"),
+        ("fine_tune", "fine_tune"),
+        ("self_critical", "self_critical"),
+    ]
+    if config.merged and config.merged.epochs:
+        order.insert(1, ("untuned_critical", "self_critical"))
+        order.append(("merged", "merged"))
     found: list[Phase] = []
-    before = 0
-    for name in ("cross_entropy", "fine_tune", "self_critical"):
-        settings = getattr(config, name)
+    for name, section in order:
+        settings = getattr(config, section)
         if settings is None or not settings.epochs:
             continue
         if settings.encoder_learning_rate and config.encoder.cache == "features":
             raise TrainingError(
-                f'[{name}] trains the encoder: that needs cache = "trunk" or "none" in [encoder]'
+                f'[{section}] trains the encoder: that needs cache = "trunk" or "none" in [encoder]'
             )
-        found.append(Phase(name, settings, before))
-        before += settings.epochs
+        before = found[-1].before + found[-1].settings.epochs if found else 0
+        found.append(Phase(name, settings, before, _origins(name, [phase.name for phase in found])))
     return found
+
+
+def _origins(name: str, earlier: list[str]) -> tuple[str, ...]:
+    if name == "merged":
+        return tuple(phase for phase in earlier if phase in ("untuned_critical", "self_critical"))
+    if name == "fine_tune":
+        return tuple(phase for phase in earlier if phase == "cross_entropy")
+    return tuple(earlier[-1:])
 
 
 def steps(
@@ -85,7 +107,8 @@ def steps(
         length = config.decoding.max_length
         yield from _critical(phase.settings, past, stage, state, data, reward, length, order, report)
     else:
-        yield from _cross_entropy(phase.settings, past, stage, state, data, order, report)
+        dropout = config.network.dropout
+        yield from _cross_entropy(phase.settings, past, stage, state, data, dropout, order, report)
 
 
 def _cross_entropy(
@@ -94,6 +117,7 @@ def _cross_entropy(
     stage: str,
     state: TrainingState,
     data: Split,
+    dropout: float,
     order: random.Random,
     report: Callable[[Progress], None],
 ) -> Iterator[float]:
@@ -102,6 +126,7 @@ def _cross_entropy(
     warmup = min(config.warmup_steps, total // 5)
     captioner = state.captioner
     captioner.train()
+    captioner.network.dropout.rate = dropout
     for number, batch in enumerate(batches(data, config.batch_images, config.captions_per_image, order)):
         with captioner.computing():
             features = captioner.features(batch.cached)
@@ -128,6 +153,7 @@ def _critical(
     count = -(-len(data) // config.batch_images)
     captioner = state.captioner
     captioner.eval()
+    captioner.network.dropout.rate = config.dropout
     for number, batch in enumerate(batches(data, config.batch_images, 1, order)):
         with captioner.computing():
             features = captioner.features(batch.cached)
@@ -136,10 +162,13 @@ def _critical(
             [reward.score(image, sample) for sample in drawn]
             for image, drawn in zip(batch.numbers, samples, strict=True)
         ]
+        # Drawn without dropout, learned with it: rewards of training photos rise far above those of others.
+        captioner.network.train(config.dropout > 0)
         with captioner.computing():
             loss = self_critical_loss(
                 captioner.network, features, batch.captions, samples, torch.tensor(scores), config, length
             )
+        captioner.network.eval()
         rates = _rates(config, past * count + number, config.decay_epochs * count, _CRITICAL_WARMUP)
         state.advance(loss, rates, config.average)
         mean = sum(map(sum, scores)) / (len(scores) * config.samples)

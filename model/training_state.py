@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.errors import TrainingError
@@ -33,9 +34,19 @@ class TrainingState:
             list(self.average.values()), [weights[k].detach() for k in self.average], 1 - decay
         )
 
-    def adopt_average(self) -> None:
-        """Go on from the averaged weights."""
-        self.captioner.load_state_dict(self.average, strict=False)
+    def keep_average(self, path: Path) -> None:
+        """Write the averaged weights to a file, for a later phase to go on from."""
+        fresh = path.with_suffix(".new")
+        save_file(self.average, fresh)
+        fresh.replace(path)
+
+    @torch.no_grad()
+    def adopt(self, paths: Sequence[Path]) -> None:
+        """Go on from the mean of what ``keep_average`` wrote."""
+        kept = [load_file(path) for path in paths]
+        for name, value in self.captioner.named_parameters():
+            value.copy_(torch.stack([weights[name] for weights in kept]).mean(0))
+            self.average[name].copy_(value)
 
     def advance(self, loss: Tensor, rates: tuple[float, float], decay: float) -> None:
         """Make one step down the loss; ``rates`` are the learning rates of network and encoder."""

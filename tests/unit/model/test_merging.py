@@ -1,0 +1,82 @@
+"""Self-critical training from the mean of two models: what it starts from, and going on after a kill."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.config import read_config
+from model.progress import Progress
+from model.training import train
+from model.training_phases import phases
+
+from .conftest import World
+
+MERGED = """
+[merged]
+epochs = 1
+decay_epochs = 1
+batch_images = 8
+samples = 3
+temperature = 0.7
+bleu = 0.5
+fluency_penalty = 0.5
+learning_rate = 0.0
+encoder_learning_rate = 0.0
+cross_entropy = 0.05
+dropout = 0.2
+average = 0.9
+"""
+
+
+class Stopped(Exception):
+    pass
+
+
+def _config(world: World, folder: Path) -> Path:
+    path = folder / "merged.toml"
+    path.write_text(world.config.read_text().replace("epochs = 20", "epochs = 2") + MERGED)
+    return path
+
+
+def test_the_last_phase_starts_from_the_mean_of_two_and_goes_on_after_a_kill(
+    world: World, trained: Path, tmp_path: Path
+) -> None:
+    config = _config(world, tmp_path)
+    assert [(phase.name, phase.origins) for phase in phases(read_config(str(config)))] == [
+        ("cross_entropy", ()),
+        ("untuned_critical", ("cross_entropy",)),
+        ("fine_tune", ("cross_entropy",)),
+        ("self_critical", ("fine_tune",)),
+        ("merged", ("untuned_critical", "self_critical")),
+    ]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for run in (whole, broken):
+        run.mkdir()
+        for name in ("features.npy", "features.json"):
+            shutil.copy(trained / name, run)
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "epoch 5" and progress.done == 2:
+            raise Stopped
+
+    train(world.images, world.captions, str(config), whole, on_progress=lambda _: None)
+    with pytest.raises(Stopped):
+        train(world.images, world.captions, str(config), broken, on_progress=stop)
+    train(world.images, world.captions, str(config), broken, on_progress=lambda _: None)
+    first, second = (
+        load_file(whole / f"{name}.safetensors") for name in ("untuned_critical", "self_critical")
+    )
+    state = load_file(whole / "state.safetensors")
+    moved = 0
+    for name, value in first.items():
+        # Its learning rate is nil, so the last phase ends where it started.
+        torch.testing.assert_close(state[f"weight/{name}"], (value + second[name]) / 2)
+        moved += not torch.equal(value, second[name])
+    assert moved == len(first)
+    again = load_file(broken / "state.safetensors")
+    assert all(torch.equal(state[name], again[name]) for name in state)
