@@ -126,9 +126,12 @@ class Leases:
             return
         claims = [hold.claim for hold in holds.values()]
         kept = self._store.chunks.renew(self._worker.id, self._lease_s, claims)
-        for key, hold in holds.items():
-            if key not in kept:
-                hold.stop(lost=True)
+        lost = [hold for key, hold in holds.items() if key not in kept and not hold.lost]
+        for hold in lost:
+            hold.stop(lost=True)
+        if lost:
+            # Cut off, frozen or starved for longer than a lease, but no image's victim.
+            self._store.chunks.absolve([hold.claim for hold in lost])
 
     def close(self) -> None:
         """End the heartbeat and leave the register of workers."""

@@ -204,6 +204,19 @@ class ChunkStore:
         with self._database.write() as connection:
             return bool(connection.execute(update(ChunkRow).where(_held(claim)).values(alone=True)).rowcount)
 
+    def absolve(self, claims: Sequence[Claim]) -> None:
+        """Take back the blame for these lost leases from their images: the worker lives, nothing killed it."""
+        with self._database.write() as connection:
+            for claim in claims:
+                blame = ChunkRow.deaths_alone if claim.alone else ChunkRow.suspicions
+                connection.execute(
+                    update(ChunkRow)
+                    .where(ChunkRow.job_id == claim.job_id, ChunkRow.number == claim.number)
+                    .where(ChunkRow.round == claim.round, ChunkRow.attempt >= claim.attempt)
+                    .where(ChunkRow.state != "done", blame > 0)
+                    .values({blame: blame - 1})
+                )
+
     def hand_back(self, claim: Claim) -> bool:
         """Open a claimed chunk again without counting it against its images (a shutdown)."""
         with self._database.write() as connection:

@@ -313,3 +313,20 @@ def test_cancel_is_final_also_for_chunks_already_taken(store: Store, already_tak
     job, _ = store.jobs.get("ann", job_id)
     assert (job.status, job.counts.succeeded) == ("completed", 100)
     counters_equal_rows(store, job_id)
+
+
+def test_a_worker_that_lives_clears_the_images_it_lost(store: Store) -> None:
+    """It was cut off, or frozen, twice while an image ran alone: that is not the image's doing."""
+    job_id = new_job(store, 3)
+    for _ in range(2):
+        claim(store, job_id, 0)
+        lose(store, job_id)
+    for _ in range(3):
+        held = claim(store, job_id, 2)
+        assert store.chunks.mark_alone(held)
+        lose(store, job_id)
+        store.chunks.absolve([held])
+    for number in (1, 2, 3):
+        store.chunks.record([captioned(claim(store, job_id, number))])
+    job, _ = store.jobs.get("ann", job_id)
+    assert (job.status, job.counts.succeeded, job.counts.failed) == ("completed", 3, 0)
