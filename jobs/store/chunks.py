@@ -205,7 +205,7 @@ class ChunkStore:
             return bool(connection.execute(update(ChunkRow).where(_held(claim)).values(alone=True)).rowcount)
 
     def absolve(self, claims: Sequence[Claim]) -> None:
-        """Take back the blame for these lost leases from their images: the worker lives, nothing killed it."""
+        """Take the blame for these lost leases back from their images: the worker lives, none killed it."""
         with self._database.write() as connection:
             for claim in claims:
                 blame = ChunkRow.deaths_alone if claim.alone else ChunkRow.suspicions

@@ -291,10 +291,14 @@ class FaultyCluster(Cluster):
         return [] if counted == rows else [f"{job_id}: counters {counted}, rows {rows}"]
 
     def orphans(self) -> set[str]:
-        """Return stored objects that no item names, after the sweep has removed what dead uploads left."""
+        """Return stored objects that no item names, after what dead uploads left has been removed."""
         with self.services.store.database.write() as connection:
             long_ago = func.now() - text("interval '1 day'")
             connection.execute(update(UploadRow).values(heartbeat_at=long_ago))
+        # The turn goes to whoever had it for as long as he lives.
+        for host in self.hosts:
+            host.kill()
+        self.services.tidying.stop()
         fresh = build_services(self.services.settings)
         try:
             wait_until(fresh.tidying.run_once, 60, "a turn of the tidying")
