@@ -75,7 +75,7 @@ def line(uri: str = URI.format(0), **more: str) -> bytes:
     ("body", "content_type", "code", "words"),
     [
         (b"", "application/json", "invalid_request", "the request: not valid JSON"),
-        (b"{}", "application/json", "invalid_request", "images is missing"),
+        (b"{}", "application/json", "invalid_request", "exactly one of images, s3_prefix and manifest"),
         (b'{"images": []}', "application/json", "invalid_request", "images: list should have at least 1"),
         (b'{"images": [{}]}', "application/json", "invalid_request", "images[0]: value error, exactly one"),
         (b'{"images": [{"s3_uri": "s3://b"}]}', "application/json", "invalid_request", "images[0].s3_uri"),
