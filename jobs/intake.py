@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 
 from jobs.errors import RequestError
@@ -101,6 +101,12 @@ class Intake:
         rest = stored_list(self._objects, job.id) if named else ()
         uploads = (item.upload_id for item in rest if item.upload_id)
         self._insert(job, first, NewExpansion(LIST), uploads)
+
+    def submit_events(self, job: NewJob, events: Mapping[str, NewItem]) -> int:
+        """Commit a job of those events (items by digest) that no job has yet; return how many there were."""
+        taken, messages = self._store.submit.insert_event_job(job, events)
+        publish(self._queue, messages)
+        return taken
 
     def prepare(self, job: NewJob, rest: NewExpansion) -> None:
         """Commit a job whose items a source finds in the background."""

@@ -322,7 +322,7 @@ class Job(BaseModel):
     options: CaptionOptions
     metadata: dict[str, Any]
     priority: Priority
-    source: str = Field(description="upload, archive, references, manifest or s3_prefix.")
+    source: str = Field(description="upload, archive, references, manifest, s3_prefix or bucket_event.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

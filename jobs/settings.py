@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     s3_endpoint: str | None = _named(
         "AWS_ENDPOINT_URL_S3", None, "An S3-compatible server instead of AWS (boto3 reads it too)."
     )
+    s3_public_url: str | None = _named(
+        "CAPTIONFLEET_S3_PUBLIC_URL",
+        None,
+        "The S3 server as clients reach it, where they use another address: presigned URLs name it.",
+        pattern="^https?://[^/]",
+    )
 
     # The API
     host: str = _named("CAPTIONFLEET_HOST", "127.0.0.1", "Address to listen on.")
@@ -165,6 +171,20 @@ class Settings(BaseSettings):
         "info",
         "debug, info, warning or error.",
         pattern="(?i)^(debug|info|warning|error)$",
+    )
+
+    # Bucket events (captionfleet events)
+    events_queue_url: str | None = _named(
+        "CAPTIONFLEET_EVENTS_QUEUE_URL",
+        None,
+        "SQS queue that a bucket's event notifications go to.",
+        pattern="^https?://[^/]+/.",
+    )
+    events_dead_letter_url: str | None = _named(
+        "CAPTIONFLEET_EVENTS_DEAD_LETTER_URL",
+        None,
+        "Queue for notifications that cannot be used; unset: the one of the queue's own redrive policy.",
+        pattern="^https?://[^/]+/.",
     )
 
     # The client commands (submit, jobs, status, results, cancel, retry, delete)

@@ -402,6 +402,35 @@ class DeliveryRow(Base):
     )
 
 
+class RuleRow(Base):
+    """What becomes of new objects under a prefix, and whose jobs they make."""
+
+    __tablename__ = "rules"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    bucket: Mapped[str] = mapped_column(String(63))
+    prefix: Mapped[str] = mapped_column(String(1024))
+    # A ``JobSpec``: options, webhook, output.
+    spec: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (UniqueConstraint("bucket", "prefix", name="rules_prefix"),)
+
+
+class BucketEventRow(Base):
+    """An event notification that a job was made of; who repeats it finds it here."""
+
+    __tablename__ = "bucket_events"
+
+    # Of bucket, key, version or etag, and sequencer.
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[datetime]
+
+    __table_args__ = (Index("bucket_events_by_age", "created_at"),)
+
+
 class WorkerRow(Base):
     """A worker process and what it was measured to do."""
 

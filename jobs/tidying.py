@@ -50,6 +50,7 @@ class Tidying:
             self._remove_abandoned()
             self._store.sweeps.forget_old()
             self._store.webhooks.forget_old()
+            self._store.bucket_events.forget_old()
 
     def _remove_deleted(self) -> None:
         """Remove every deleted job; one whose objects cannot be removed does not hold up the others."""

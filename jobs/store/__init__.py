@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.store.backlog import BacklogStore
+from jobs.store.bucket_events import BucketEventStore
 from jobs.store.cache import CacheStore
 from jobs.store.chunks import ChunkStore
 from jobs.store.database import Database
@@ -10,6 +11,7 @@ from jobs.store.expansions import ExpansionStore
 from jobs.store.jobs import JobStore
 from jobs.store.keys import KeyStore
 from jobs.store.outputs import OutputStore
+from jobs.store.rules import RuleStore
 from jobs.store.stuck import StuckStore
 from jobs.store.submit import SubmitStore
 from jobs.store.sweeps import SweepStore
@@ -38,6 +40,8 @@ class Store:
         self.stuck = StuckStore(database, retention_days * DAY_S)
         self.uploads = UploadStore(database)
         self.outputs = OutputStore(database)
+        self.rules = RuleStore(database)
+        self.bucket_events = BucketEventStore(database)
 
     def close(self) -> None:
         """Close the database."""

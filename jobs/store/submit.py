@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from jobs.errors import RequestError
 from jobs.queue import Message
 from jobs.records import FAST_JOB_IMAGES, JobSpec, JobStatus
+from jobs.store.bucket_events import take_events
 from jobs.store.bulk import NewItem, chunk_size, insert_chunks, insert_items
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
@@ -131,28 +132,48 @@ class SubmitStore:
         A ``rest`` is expanded in the background; ``uploads`` are those that it names.
         Raises ``RequestError`` where an upload or the idempotency key was taken over by another request.
         """
+        with self._database.write() as connection:
+            return self._insert(connection, job, items, rest, uploads)
+
+    def insert_event_job(self, job: NewJob, events: Mapping[str, NewItem]) -> tuple[int, list[Message]]:
+        """Insert a job of those events (items by digest) that no job has yet; without any, no job is made.
+
+        Returns how many there were, and the messages to send after it.
+        """
+        with self._database.write() as connection:
+            taken = take_events(connection, self._database, job.id, events)
+            items = [item for digest, item in events.items() if digest in taken]
+            return len(items), self._insert(connection, job, items) if items else []
+
+    def _insert(
+        self,
+        connection: Connection,
+        job: NewJob,
+        items: Iterable[NewItem],
+        rest: NewExpansion | None = None,
+        uploads: Iterable[str] = (),
+    ) -> list[Message]:
         database = self._database
-        with database.write() as connection:
-            connection.execute(insert(JobRow).values(**self._job_values(job, preparing=rest is not None)))
-            if job.spec.output is not None:
-                insert_output(connection, database, job.id, job.spec.output)
-            total = failed = 0
-            for batch in _slices(items):
-                failed += insert_items(connection, database, job.id, total, batch)
-                total += len(batch)
-                _take(connection, database, job, [item.upload_id for item in batch if item.upload_id])
-            for ids in _slices(uploads):
-                _take(connection, database, job, ids)
-            if rest is not None:
-                insert_expansion(connection, database, job.id, rest, total)
-            elif total == 0:
-                raise RequestError("invalid_request", "the job has no images")
-            self._complete_reservation(connection, job)
-            sizes = {"total": total, "round_base": failed, "fast": rest is None and total <= FAST_JOB_IMAGES}
-            connection.execute(update(JobRow).where(JobRow.id == job.id).values(**sizes))
-            numbers = insert_chunks(connection, job.id, 0, 0, total, chunk_size(connection, job.model))
-            progress = Progress(failed=failed, added=numbers)
-            return advance_job(connection, database, job.id, progress, self._retention_s) or []
+        connection.execute(insert(JobRow).values(**self._job_values(job, preparing=rest is not None)))
+        if job.spec.output is not None:
+            insert_output(connection, database, job.id, job.spec.output)
+        total = failed = 0
+        for batch in _slices(items):
+            failed += insert_items(connection, database, job.id, total, batch)
+            total += len(batch)
+            _take(connection, database, job, [item.upload_id for item in batch if item.upload_id])
+        for ids in _slices(uploads):
+            _take(connection, database, job, ids)
+        if rest is not None:
+            insert_expansion(connection, database, job.id, rest, total)
+        elif total == 0:
+            raise RequestError("invalid_request", "the job has no images")
+        self._complete_reservation(connection, job)
+        sizes = {"total": total, "round_base": failed, "fast": rest is None and total <= FAST_JOB_IMAGES}
+        connection.execute(update(JobRow).where(JobRow.id == job.id).values(**sizes))
+        numbers = insert_chunks(connection, job.id, 0, 0, total, chunk_size(connection, job.model))
+        progress = Progress(failed=failed, added=numbers)
+        return advance_job(connection, database, job.id, progress, self._retention_s) or []
 
     def _job_values(self, job: NewJob, *, preparing: bool) -> dict[str, Any]:
         return {
