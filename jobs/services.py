@@ -71,7 +71,7 @@ def build_services(settings: Settings) -> Services:
     Raises ``StartupError`` where the data folder is unusable or belongs to another process.
     """
     store = Store(open_database(settings), settings.retention_days)
-    s3 = S3()
+    s3 = S3(settings.s3_public_url)
     objects: ObjectStore = S3Objects(s3, settings.bucket) if settings.bucket else _folder(settings)
     queue: JobQueue = CeleryQueue(settings.redis_url) if settings.redis_url else EmbeddedQueue()
     urls = UrlGuard(settings.trusted_hosts)

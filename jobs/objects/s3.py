@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from jobs.errors import ItemCode, ItemError, StorageUnavailable
 from jobs.objects.s3_reads import FastReads
@@ -26,28 +26,41 @@ _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 class S3:
     """One boto3 client, made when first used; boto3 reads credentials, region and endpoint itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, public_url: str | None = None) -> None:
+        """``public_url``: the server as clients reach it, where that is another address than ours."""
+        self._public_url = public_url
         self._lock = threading.Lock()
-        self._connected: tuple[S3Client, FastReads] | None = None
+        self._connected: _Connected | None = None
 
     @property
     def client(self) -> S3Client:
         """The client; raises ``StorageUnavailable`` where boto3 is not installed."""
-        return self._connect()[0]
+        return self._connect().client
+
+    @property
+    def signer(self) -> S3Client:
+        """The client that signs URLs for clients: the address is part of what is signed."""
+        return self._connect().signer
 
     def read(self, bucket: str, key: str, limit: int) -> bytes:
         """Return an object's bytes; errors as ``ObjectStore.read``."""
-        client, reads = self._connect()
-        return reads.read(bucket, key, limit, lambda: _read(client, bucket, key, limit))
+        connected = self._connect()
+        return connected.reads.read(bucket, key, limit, lambda: _read(connected.client, bucket, key, limit))
 
-    def _connect(self) -> tuple[S3Client, FastReads]:
+    def _connect(self) -> _Connected:
         with self._lock:
             if self._connected is None:
-                self._connected = _connect()
+                self._connected = _connect(self._public_url)
             return self._connected
 
 
-def _connect() -> tuple[S3Client, FastReads]:
+class _Connected(NamedTuple):
+    client: S3Client
+    signer: S3Client
+    reads: FastReads
+
+
+def _connect(public_url: str | None) -> _Connected:
     try:
         import boto3
         from botocore.config import Config
@@ -69,7 +82,8 @@ def _connect() -> tuple[S3Client, FastReads]:
         # Not the session that boto3 shares: that one keeps the first credentials it ever saw.
         session = boto3.Session()
         client = session.client("s3", config=config)
-        return client, FastReads(session, client)
+        signer = session.client("s3", config=config, endpoint_url=public_url) if public_url else client
+        return _Connected(client, signer, FastReads(session, client))
 
 
 def missing_access() -> str | None:
@@ -113,7 +127,7 @@ class S3Objects:
         """Return a presigned URL; S3 itself refuses another type or length than the signed ones."""
         wanted = {"Bucket": self._bucket, "Key": key, "ContentType": content_type, "ContentLength": size}
         with translated(item=False):
-            return self._s3.client.generate_presigned_url("put_object", Params=wanted, ExpiresIn=seconds)
+            return self._s3.signer.generate_presigned_url("put_object", Params=wanted, ExpiresIn=seconds)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the sizes of the objects under a prefix."""
@@ -177,7 +191,7 @@ def presigned(s3: S3, bucket: str, key: str, content_type: str) -> str:
     """Return a URL that serves an object as ``content_type`` for a quarter of an hour."""
     parameters = {"Bucket": bucket, "Key": key, "ResponseContentType": content_type}
     with translated(item=False):
-        return s3.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=URL_SECONDS)
+        return s3.signer.generate_presigned_url("get_object", Params=parameters, ExpiresIn=URL_SECONDS)
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from jobs.errors import ItemError, StorageUnavailable
@@ -135,6 +136,19 @@ def bucket(s3: servers.S3, monkeypatch: pytest.MonkeyPatch) -> tuple[S3, str]:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     return S3(), s3.bucket
+
+
+def test_clients_are_sent_to_the_server_by_its_public_address(bucket: tuple[S3, str]) -> None:
+    s3, name = bucket
+    inside = s3.client.meta.endpoint_url
+    outside = inside.replace("127.0.0.1", "localhost")
+    put(S3Objects(s3, name), "jobs/job_1/0/0", b"jpeg")
+    url = S3Objects(S3(outside), name).url("jobs/job_1/0/0", "image/jpeg")
+    assert url is not None
+    assert url.startswith(outside)
+    # The server checks signatures, and the address is signed.
+    assert httpx.get(url).content == b"jpeg"
+    assert httpx.get(url.replace(outside, inside)).status_code == 403
 
 
 @pytest.mark.parametrize(
