@@ -19,12 +19,15 @@ def _round_trip(run: Run, settings: dict[str, str]) -> None:
     assert key.startswith("cf_")
     assert key not in made.complaints
 
-    assert run("keys", "grant", "ada", "s3://more", **settings).status == 0
+    assert run("keys", "grant", "ada", "s3://more", "--write", **settings).status == 0
     listed = run("keys", "list", **settings).output
     assert key not in listed
     rows = [line.split("\t") for line in listed.splitlines()]
     assert [[*row[:3], row[4]] for row in rows if len(row) == 5] == [[key_id, "ada", "laptop", "valid"]]
-    assert [row for row in rows if len(row) == 2] == [["ada", "s3://more/"], ["ada", "s3://pics/ada/"]]
+    assert [row for row in rows if len(row) == 3] == [
+        ["ada", "read and write", "s3://more/"],
+        ["ada", "read", "s3://pics/ada/"],
+    ]
 
     assert run("keys", "ungrant", "ada", "s3://more", **settings).status == 0
     gone = run("keys", "ungrant", "ada", "s3://more", **settings)
