@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cli import caption, client, demo, doctor, keys, models, operate, stuck, training, webhooks
+from cli import caption, client, demo, doctor, events, keys, models, operate, rules, stuck, training, webhooks
 from cli.endings import ending
 
 app = typer.Typer(
@@ -43,7 +43,9 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
+app.add_typer(events.app, name="events", rich_help_panel="Distributed mode")
 app.add_typer(keys.app, name="keys", rich_help_panel="Operation")
+app.add_typer(rules.app, name="rules", rich_help_panel="Operation")
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel="Against a server (CAPTIONFLEET_URL)")
 
 

@@ -35,7 +35,7 @@ def serve(
     """Run API, web page and worker in one process; Ctrl-C stops it, the data stays."""
     from cli.serving import EmbeddedServer
 
-    EmbeddedServer(_settings(host=host, port=port, data_dir=data_dir), first_key=first_key).run()
+    EmbeddedServer(process_settings(host=host, port=port, data_dir=data_dir), first_key=first_key).run()
 
 
 def api(host: Host = None, port: Port = None) -> None:
@@ -43,8 +43,8 @@ def api(host: Host = None, port: Port = None) -> None:
     from api.server import serve as serve_api
     from api.wsgi import make_app
 
-    settings = _distributed(_settings(host=host, port=port), "captionfleet serve")
-    _check_database(settings)
+    settings = distributed(process_settings(host=host, port=port), "captionfleet serve")
+    check_database(settings)
     serve_api(lambda: make_app(settings), settings, workers=settings.api_workers)
 
 
@@ -60,7 +60,7 @@ def worker(
     """Run a worker of distributed mode: one model, restarted when it dies."""
     from worker.main import run_worker
 
-    settings = _distributed(_settings(device=device, concurrency=concurrency), "captionfleet serve")
+    settings = distributed(process_settings(device=device, concurrency=concurrency), "captionfleet serve")
     raise typer.Exit(run_worker(settings, model=model))
 
 
@@ -74,7 +74,7 @@ def migrate(
     from jobs.store import schema
     from jobs.store.database import open_database
 
-    settings = _settings()
+    settings = process_settings()
     database = open_database(settings)
     try:
         upgrade(database)
@@ -82,7 +82,7 @@ def migrate(
         database.close()
     say(f"The schema is up to date ({schema.HEAD}).")
     if create_bucket:
-        _create_bucket(_distributed(settings, "captionfleet serve"))
+        _create_bucket(distributed(settings, "captionfleet serve"))
 
 
 def _create_bucket(settings: Settings) -> None:
@@ -93,16 +93,18 @@ def _create_bucket(settings: Settings) -> None:
     say(f"Made the bucket {bucket}." if made else f"The bucket {bucket} is there.")
 
 
-def _settings(**overrides: Any) -> Settings:
+def process_settings(*, quiet: bool = False, **overrides: Any) -> Settings:
+    """Read the settings and log as they say; ``quiet`` commands log warnings only."""
     from cli.logs import set_up_logs
     from jobs.settings import load_settings
 
     settings = load_settings(**overrides)
-    set_up_logs(settings)
+    set_up_logs(settings, quiet=quiet)
     return settings
 
 
-def _distributed(settings: Settings, instead: str) -> Settings:
+def distributed(settings: Settings, instead: str) -> Settings:
+    """Return the settings; raise ``StartupError`` where they are those of embedded mode."""
     if settings.embedded:
         message = (
             "REDIS_URL is not set: distributed mode needs REDIS_URL, DATABASE_URL and CAPTIONFLEET_BUCKET; "
@@ -112,7 +114,7 @@ def _distributed(settings: Settings, instead: str) -> Settings:
     return settings
 
 
-def _check_database(settings: Settings) -> None:
+def check_database(settings: Settings, *, keys: bool = True) -> None:
     """Refuse an outdated schema; a database that is away may come back, the API says so until then."""
     from jobs.store import schema
     from jobs.store.database import open_database
@@ -121,7 +123,7 @@ def _check_database(settings: Settings) -> None:
     database = open_database(settings)
     try:
         schema.check(database)
-        if settings.keys_required and not KeyStore(database).any_valid():
+        if keys and settings.keys_required and not KeyStore(database).any_valid():
             log.warning("there is no API key: make one with `captionfleet keys create --owner NAME`")
     except DatabaseUnavailable as error:
         log.warning("starting all the same: %s", error)

@@ -55,7 +55,7 @@ class PrefixSource:
                 page, last = list_after(self._s3, bucket, prefix, after)
                 after = page[-1].key if page else after
                 items += [
-                    _item(bucket, found.key, found.key[base:])
+                    listed_item(bucket, found.key, found.key[base:])
                     for found in page
                     if selection.takes(found.key[base:], found.size, found.modified)
                 ]
@@ -82,5 +82,6 @@ def list_after(s3: S3, bucket: str, prefix: str, after: str) -> tuple[list[Liste
     return page, not answer["IsTruncated"]
 
 
-def _item(bucket: str, key: str, path: str) -> NewItem:
+def listed_item(bucket: str, key: str, path: str) -> NewItem:
+    """Return the item of an object, known by its path behind a prefix's last slash."""
     return NewItem(PurePosixPath(key).name or key, path, f"s3://{bucket}/{key}")
