@@ -8,6 +8,7 @@ from api.caption_routes import CAPTION_ROUTES
 from api.context import EXTENSION, build_context
 from api.direct_routes import DIRECT_ROUTES
 from api.docs import documented
+from api.event_routes import EVENT_ROUTES
 from api.headers import register_headers
 from api.item_routes import ITEM_ROUTES
 from api.job_routes import JOB_ROUTES
@@ -18,7 +19,7 @@ from api.webhook_routes import WEBHOOK_ROUTES
 from jobs.services import Services
 
 ROUTES = documented(
-    JOB_ROUTES + ITEM_ROUTES + CAPTION_ROUTES + DIRECT_ROUTES + WEBHOOK_ROUTES + SYSTEM_ROUTES
+    JOB_ROUTES + EVENT_ROUTES + ITEM_ROUTES + CAPTION_ROUTES + DIRECT_ROUTES + WEBHOOK_ROUTES + SYSTEM_ROUTES
 )
 
 

@@ -7,10 +7,12 @@ import binascii
 import re
 
 from jobs.errors import RequestError
+from jobs.store.search import Rank
 
 _JOB = re.compile(r"j(job_[0-9a-z]{26})")
 _DELIVERY = re.compile(r"d(evt_[0-9a-z]{26})")
 _POSITION = re.compile(r"i([0-9]{1,10})")
+_RANK = re.compile(r"s((?:-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}|none):[0-9]{1,10})")
 
 
 def job_cursor(job_id: str | None) -> str | None:
@@ -21,6 +23,15 @@ def job_cursor(job_id: str | None) -> str | None:
 def item_cursor(position: int | None) -> str | None:
     """Return the cursor after an item."""
     return None if position is None else _opaque(f"i{position}")
+
+
+def rank_cursor(rank: Rank | None) -> str | None:
+    """Return the cursor after an item in the order of scores."""
+    if rank is None:
+        return None
+    # Every bit of the score: a rounded one would show items twice, or never.
+    score = "none" if rank.score is None else rank.score.hex()
+    return _opaque(f"s{score}:{rank.position}")
 
 
 def delivery_cursor(delivery_id: str | None) -> str | None:
@@ -41,6 +52,14 @@ def read_job_cursor(cursor: str | None) -> str | None:
 def read_item_cursor(cursor: str | None) -> int:
     """Return the position a cursor stands after, -1 without one; raise ``RequestError`` invalid_request."""
     return -1 if cursor is None else int(_read(cursor, _POSITION))
+
+
+def read_rank_cursor(cursor: str | None) -> Rank | None:
+    """Return the rank a cursor stands after; raise ``RequestError`` invalid_request."""
+    if cursor is None:
+        return None
+    score, _, position = _read(cursor, _RANK).partition(":")
+    return Rank(None if score == "none" else float.fromhex(score), int(position))
 
 
 def _opaque(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Routes of a job's items: list, read, show the image, download all results."""
+"""Routes of a job's items: list, read, edit, show the image, download all results."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from itertools import chain
 from typing import BinaryIO
 from urllib.parse import quote
 
-from flask import Response
-from pydantic import Field
+from flask import Response, request
+from pydantic import Field, ValidationError
 
 from api.answers import json_answer, retry_after, unless_known
-from api.cursors import item_cursor, read_item_cursor
+from api.cursors import item_cursor, rank_cursor, read_item_cursor, read_rank_cursor
 from api.headers import SANDBOX
-from api.routes import Answer, Call, NoQuery, Route
+from api.routes import Answer, Call, Media, NoQuery, Route
 from jobs.errors import ItemError, RequestError
 from jobs.image_types import IMAGE_TYPES, UNKNOWN
 from jobs.objects.sources import WEB
-from jobs.records import Body, Item, ItemPage, ItemStatus
-from jobs.results import comma_separated, jsonl, whole_or_broken
+from jobs.records import Body, Item, ItemEdit, ItemPage, ItemStatus, SearchText
+from jobs.results import NO_PARQUET, can_write_parquet, comma_separated, jsonl, parquet, whole_or_broken
+from jobs.sidecars import text_zip
 from jobs.store.jobs import UPLOAD
+from jobs.validation import invalid
 
 LARGEST_PAGE = 200
 BLOCK_BYTES = 64 * 1024
+EDIT_BYTES = 64 * 1024
 
 
 class ResultFormat(StrEnum):
@@ -32,12 +35,40 @@ class ResultFormat(StrEnum):
 
     JSONL = "jsonl"
     CSV = "csv"
+    PARQUET = "parquet"
+    TXT_ZIP = "txt.zip"
+
+
+class ItemOrder(StrEnum):
+    """How items are sorted."""
+
+    POSITION = "position"
+    SCORE = "score"
+
+
+# How each is written, and as what it is sent.
+_FORMS = {
+    ResultFormat.JSONL: (jsonl, "application/x-ndjson"),
+    ResultFormat.CSV: (comma_separated, "text/csv; charset=utf-8"),
+    ResultFormat.PARQUET: (parquet, "application/vnd.apache.parquet"),
+    ResultFormat.TXT_ZIP: (text_zip, "application/zip"),
+}
 
 
 class ItemsQuery(Body):
     """Which items to list."""
 
     status: ItemStatus | None = None
+    q: SearchText | None = Field(
+        None,
+        description="Only items whose caption (edited, else the model's own) holds this, in any case. By "
+        "position, a page looks at 50,000 items at most: it may be short, even empty, and yet have a "
+        "next_cursor.",
+    )
+    sort: ItemOrder = Field(
+        ItemOrder.POSITION,
+        description="score: best first, items without one last; each page reads the whole job.",
+    )
     limit: int = Field(50, ge=1, le=LARGEST_PAGE)
     cursor: str | None = None
 
@@ -50,11 +81,28 @@ class ResultsQuery(Body):
 
 
 def list_items(call: Call[ItemsQuery], job_id: str) -> Response:
-    """List a job's items by position."""
-    after = read_item_cursor(call.query.cursor)
-    query = call.query
-    items, last = call.services.store.jobs.items(call.owner, job_id, query.status, query.limit, after)
+    """List a job's items by position or score, all of them or those that a status or text selects."""
+    query, jobs = call.query, call.services.store.jobs
+    wanted = (call.owner, job_id, query.status, query.limit)
+    if query.sort is ItemOrder.SCORE:
+        items, rank = jobs.ranked(*wanted, read_rank_cursor(query.cursor), query.q)
+        return json_answer(ItemPage(data=items, next_cursor=rank_cursor(rank)))
+    items, last = jobs.items(*wanted, read_item_cursor(query.cursor), query.q)
     return json_answer(ItemPage(data=items, next_cursor=item_cursor(last)))
+
+
+def edit_item(call: Call[NoQuery], job_id: str, position: int) -> Response:
+    """Keep an edited caption beside the model's own, or take it back with null."""
+    if request.mimetype not in ("application/json", ""):
+        raise RequestError("unsupported_media_type", "an edit comes as application/json")
+    jobs = call.services.store.jobs
+    # Somebody else's job is not there, whatever the body says.
+    jobs.item(call.owner, job_id, position)
+    try:
+        edit = ItemEdit.model_validate_json(call.body.read_all(EDIT_BYTES, "the edit"))
+    except ValidationError as error:
+        raise invalid(error, "the edit") from error
+    return json_answer(jobs.edit(call.owner, job_id, position, edit.caption))
 
 
 def read_item(call: Call[NoQuery], job_id: str, position: int) -> Response:
@@ -115,7 +163,14 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_results(call: Call[ResultsQuery], job_id: str) -> Response:
-    """Download all items as JSON lines or CSV."""
+    """Download all items as JSON lines, CSV or Parquet, or their captions as text files in a zip file.
+
+    In the zip file each image with a caption has a .txt of its name; an edited caption goes before the
+    model's own.
+    """
+    form = call.query.format
+    if form is ResultFormat.PARQUET and not can_write_parquet():
+        raise RequestError("not_acceptable", f"{NO_PARQUET}, and start the server again")
     store = call.services.store.jobs
     job, _ = store.get(call.owner, job_id)
     if not job.status.final and not call.query.partial:
@@ -124,10 +179,9 @@ def read_results(call: Call[ResultsQuery], job_id: str) -> Response:
     pages = store.result_fields(call.owner, job_id)
     # The first page is read before the answer begins: until then an error is still a proper refusal.
     pages = chain([next(pages)], whole_or_broken(pages))
-    csv = call.query.format is ResultFormat.CSV
-    response = Response(comma_separated(pages) if csv else jsonl(pages))
-    response.headers["Content-Type"] = "text/csv; charset=utf-8" if csv else "application/x-ndjson"
-    response.headers["Content-Disposition"] = f'attachment; filename="{job_id}.{call.query.format}"'
+    write, content_type = _FORMS[form]
+    response = Response(write(pages), content_type=content_type)
+    response.headers["Content-Disposition"] = f'attachment; filename="{job_id}.{form}"'
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -156,6 +210,16 @@ ITEM_ROUTES = (
         tag="items",
     ),
     Route(
+        "PATCH",
+        "/v1/jobs/{job_id}/items/{position}",
+        edit_item,
+        "Edit a caption",
+        (Answer(200, "The item.", Item),),
+        takes=(Media("application/json", ItemEdit),),
+        refusals=(*_ITEM, "upload_incomplete", "upload_too_large", "unsupported_media_type"),
+        tag="items",
+    ),
+    Route(
         "GET",
         "/v1/jobs/{job_id}/items/{position}/image",
         read_image,
@@ -174,9 +238,9 @@ ITEM_ROUTES = (
         "/v1/jobs/{job_id}/results",
         read_results,
         "Download results",
-        (Answer(200, "One item a line.", Item, media_types=("application/x-ndjson", "text/csv")),),
+        (Answer(200, "All items.", Item, media_types=tuple(kind for _, kind in _FORMS.values())),),
         ResultsQuery,
-        refusals=(*_JOB, "job_not_finished"),
+        refusals=(*_JOB, "job_not_finished", "not_acceptable"),
         tag="items",
     ),
 )

@@ -23,6 +23,7 @@ REFERENCE = "#/components/schemas/{model}"
 EVERYWHERE = ("invalid_request", "internal_error")
 HEADERS = {
     "Idempotency-Key": "Repeat a request under its key and the job is made only once; kept for 24 hours.",
+    "Last-Event-ID": "The id of the last event you have; browsers send it by themselves.",
     "If-None-Match": "The ETag of what you have: 304 if it is still the same.",
 }
 _PATH_SCHEMAS: dict[str, Schema] = {
@@ -125,7 +126,7 @@ def _answer(answer: Answer) -> Schema:
     described: Schema = {"description": answer.description}
     if answer.headers:
         described["headers"] = {name: {"schema": {"type": "string"}} for name in answer.headers}
-    if answer.status not in (HTTPStatus.FOUND, HTTPStatus.NOT_MODIFIED):
+    if answer.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.FOUND, HTTPStatus.NOT_MODIFIED):
         kinds = (kind.partition(";")[0] for kind in answer.media_types)
         described["content"] = {kind: {"schema": _given(kind, answer.body)} for kind in kinds}
     return described

@@ -22,12 +22,12 @@ YOUNG_PAUSE_S = 0.05
 class _Watch:
     job_id: str
     version: int
-    since: float = field(default_factory=time.monotonic)
+    since: float
     changed: threading.Event = field(default_factory=threading.Event)
 
 
 class JobWatch:
-    """At most ``places`` threads wait at once; past that a wait ends as it begins."""
+    """At most ``places`` threads wait at once, for one change or for many."""
 
     def __init__(self, versions: Callable[[Collection[str]], dict[str, int]], places: int) -> None:
         self._versions = versions
@@ -37,24 +37,45 @@ class JobWatch:
         self._stopped = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody shall wait any more."""
+        return self._stopped
+
     def wait(self, job_id: str, version: int, seconds: float) -> bool:
         """Return when the job's version is another one (true), or after ``seconds``, or without a place."""
-        if self._stopped or not self._places.acquire(blocking=False):
+        place = self.take_place()
+        if place is None:
             return False
-        watch = _Watch(job_id, version)
         try:
-            self._add(watch)
-            return watch.changed.wait(seconds) and not self._stopped
+            return place.wait(job_id, version, seconds)
         finally:
-            with self._wanted:
-                self._watches.discard(watch)
-            self._places.release()
+            place.leave()
+
+    def take_place(self) -> Place | None:
+        """Return a place to wait in, to be left at the end, or ``None`` where all are taken."""
+        if self._stopped or not self._places.acquire(blocking=False):
+            return None
+        return Place(self)
 
     def stop(self) -> None:
         """Let every waiting request answer now; safe to call from a signal handler."""
         self._stopped = True
         for watch in tuple(self._watches):
             watch.changed.set()
+
+    def await_change(self, watch: _Watch, seconds: float) -> bool:
+        """Wait in a place that was taken; see ``wait``."""
+        try:
+            self._add(watch)
+            return watch.changed.wait(seconds) and not self._stopped
+        finally:
+            with self._wanted:
+                self._watches.discard(watch)
+
+    def release(self) -> None:
+        """Give one place back."""
+        self._places.release()
 
     def _add(self, watch: _Watch) -> None:
         with self._wanted:
@@ -86,3 +107,22 @@ class JobWatch:
         for watch in watches:
             if versions.get(watch.job_id) != watch.version:
                 watch.changed.set()
+
+
+class Place:
+    """One thread's right to wait, as often as it likes."""
+
+    def __init__(self, watch: JobWatch) -> None:
+        self._watch = watch
+        self._since = time.monotonic()
+        self._left = False
+
+    def wait(self, job_id: str, version: int, seconds: float) -> bool:
+        """Return when the job's version is another one (true), or after ``seconds``."""
+        return self._watch.await_change(_Watch(job_id, version, self._since), seconds)
+
+    def leave(self) -> None:
+        """Give the place back; the second time does nothing."""
+        if not self._left:
+            self._left = True
+            self._watch.release()

@@ -19,14 +19,13 @@ from pathlib import PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-import orjson
-
 from jobs.errors import CaptionfleetError, ItemError, RequestError, TransientError
 from jobs.grants import Access
 from jobs.objects.s3 import S3, split_uri
 from jobs.objects.s3_writes import put_beside, put_whole
 from jobs.records import JobOutput, OutputFormat
 from jobs.results import comma_separated, jsonl, parquet
+from jobs.sidecars import shown_caption, sidecar
 from jobs.store import Store
 from jobs.store.outputs import Output, moved
 
@@ -41,6 +40,12 @@ TYPES = {
     OutputFormat.JSONL: "application/x-ndjson",
     OutputFormat.CSV: "text/csv; charset=utf-8",
     OutputFormat.PARQUET: "application/vnd.apache.parquet",
+}
+
+WRITERS = {
+    OutputFormat.JSONL: jsonl,
+    OutputFormat.CSV: comma_separated,
+    OutputFormat.PARQUET: parquet,
 }
 
 
@@ -136,12 +141,11 @@ class OutputWriter:
 
     def _write_sidecar(self, output: Output, access: Access, item: dict[str, Any]) -> _Wrote:
         """Write one sidecar, unless the item has no caption, is not in S3, or its place is taken."""
-        text = item["edited_caption"] or item["caption"]
         uri = self._place(output, item)
-        if text is None or uri is None:
+        if uri is None:
             return _Wrote.NO
-        kind = output.wanted.sidecar
-        body = f"{text}\n".encode() if kind == "txt" else orjson.dumps(item, option=orjson.OPT_UTC_Z)
+        kind = str(output.wanted.sidecar)
+        body = sidecar(kind, item)
         mark = f"{output.job_id}-{item['position']}"
         try:
             access.check_write(uri)
@@ -153,8 +157,7 @@ class OutputWriter:
 
     def _place(self, output: Output, item: dict[str, Any]) -> str | None:
         """Return where an item's sidecar goes, if it has a caption and lies in S3."""
-        captioned = item["edited_caption"] or item["caption"]
-        in_s3 = captioned and item["source"].startswith("s3://")
+        in_s3 = shown_caption(item) and item["source"].startswith("s3://")
         return sidecar_uri(item["source"], str(output.wanted.sidecar)) if in_s3 else None
 
     def _keep(self, output: Output) -> None:
@@ -198,8 +201,5 @@ def sidecar_uri(source: str, kind: str) -> str:
 
 def write_results(file: IO[bytes], form: OutputFormat, pages: Iterator[list[dict[str, Any]]]) -> None:
     """Write all items into a file."""
-    if form is OutputFormat.PARQUET:
-        parquet(file, pages)
-        return
-    for block in jsonl(pages) if form is OutputFormat.JSONL else comma_separated(pages):
+    for block in WRITERS[form](pages):
         file.write(block)

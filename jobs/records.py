@@ -45,6 +45,12 @@ S3Prefix = Annotated[
 Url = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\x00-\x20]+$")]
 UploadId = Annotated[str, StringConstraints(max_length=48, pattern=r"^upload_[0-9a-z]{26}_[0-9]{1,4}$")]
 
+EditedCaption = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=r"^[^\x00]*$"),
+]
+SearchText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
+
 
 class JobStatus(StrEnum):
     """Where a job is in its life."""
@@ -290,6 +296,7 @@ class Links(BaseModel):
     self: str
     items: str
     results: str
+    events: str
     cancel: str
     retry: str
 
@@ -349,7 +356,7 @@ class Item(BaseModel):
     source: str = Field(description="upload, or the URI the image comes from.")
     status: ItemStatus
     caption: str | None
-    edited_caption: str | None
+    edited_caption: str | None = Field(description="A person's, which stands for the model's own.")
     score: float | None = Field(
         description="Mean log-probability of the caption's tokens, its end included; 0 is certain."
     )
@@ -361,6 +368,12 @@ class Item(BaseModel):
     attempts: int
     error: ErrorBody | None
     finished_at: datetime | None
+
+
+class ItemEdit(Body):
+    """A person's caption for an image, kept beside the model's own."""
+
+    caption: EditedCaption | None = Field(description="Null takes the edit back.")
 
 
 class UploadTarget(BaseModel):
@@ -398,7 +411,7 @@ class JobPage(BaseModel):
 
 
 class ItemPage(BaseModel):
-    """A page of items, by position."""
+    """A page of items."""
 
     data: list[Item]
     next_cursor: str | None

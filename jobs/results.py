@@ -7,7 +7,8 @@ import errno
 import io
 import logging
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from importlib.util import find_spec
+from typing import Any
 
 import orjson
 
@@ -50,6 +51,7 @@ _PARQUET: tuple[tuple[Any, ...], ...] = tuple(
     }.get(column, (column, "string"))
     for column in COLUMNS
 )
+NO_PARQUET = "Parquet needs pyarrow, which is not installed here: `pip install -c requirements.lock pyarrow`"
 _LINE = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 # Spreadsheet programs take a cell that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -77,16 +79,42 @@ def comma_separated(pages: Pages) -> Iterator[bytes]:
         yield _rows(_row(item) for item in items)
 
 
-def parquet(file: IO[bytes], pages: Pages) -> None:
-    """Write a Parquet file, a row group a page."""
+def parquet(pages: Pages) -> Iterator[bytes]:
+    """Yield a Parquet file, a row group a page; raises ``ImportError`` without pyarrow."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, getattr(pa, kind)(*arguments)) for name, kind, *arguments in _PARQUET])
+    file = _Passing()
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for items in pages:
             rows = [item | _plain(item) for item in items]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            yield file.take()
+    yield file.take()
+
+
+class _Passing(io.RawIOBase):
+    """A file that keeps what is written only until it is taken."""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Any) -> int:
+        self._blocks.append(bytes(block))
+        return len(self._blocks[-1])
+
+    def take(self) -> bytes:
+        blocks, self._blocks = self._blocks, []
+        return b"".join(blocks)
+
+
+def can_write_parquet() -> bool:
+    """Whether pyarrow is installed."""
+    return find_spec("pyarrow") is not None
 
 
 def _plain(item: dict[str, Any]) -> dict[str, Any]:

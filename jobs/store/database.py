@@ -34,6 +34,8 @@ NETWORK_FILE_SYSTEMS = {
     "glusterfs",
 }
 LOCK_PATIENCE_S = 1.0
+FOLD = "captionfleet_fold"
+"""SQL function of our SQLite connections: text in lower case, whatever its script."""
 _WRITES = "captionfleet_writes"
 
 
@@ -147,6 +149,7 @@ def _sqlite(path: Path) -> Engine:
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=60000"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.create_function(FOLD, 1, _fold, deterministic=True)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -154,6 +157,10 @@ def _sqlite(path: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _fold(text: str | None) -> str | None:
+    return text if text is None else text.lower()
 
 
 def _make_folder(folder: Path) -> None:

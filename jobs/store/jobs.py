@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, case, func, insert, or_, select, update
 
 from jobs.errors import RequestError
 from jobs.queue import Message, queue_name
@@ -13,6 +13,7 @@ from jobs.records import Item, ItemStatus, Job, JobStatus, OutputState
 from jobs.store.bulk import chunk_values
 from jobs.store.database import Database
 from jobs.store.outputs import output_states, renew_output
+from jobs.store.search import SEARCHED_ROWS, Rank, caption_holds, ranks_below
 from jobs.store.states import IS_FINAL
 from jobs.store.views import ITEM_COLUMNS, ItemView, leased_ranges, to_job
 from jobs.store.window import window_size
@@ -60,39 +61,93 @@ class JobStore:
         return jobs, jobs[-1].id if len(rows) > limit else None
 
     def items(
-        self, owner: str, job_id: str, status: ItemStatus | None, limit: int, after: int
+        self,
+        owner: str,
+        job_id: str,
+        status: ItemStatus | None,
+        limit: int,
+        after: int,
+        text: str | None = None,
     ) -> tuple[list[Item], int | None]:
-        """Return items by position from ``after`` + 1 on, and the position to go on from."""
-        fields, more = self._page(owner, job_id, status, limit, after)
+        """Return items by position from ``after`` + 1 on, and the position to go on from.
+
+        Of those whose caption holds ``text``, a page may be short, even empty, before the end: it looks at
+        ``SEARCHED_ROWS`` positions at most.
+        """
+        fields, more = self._page(owner, job_id, status, limit, after, text)
         return [Item(**entry) for entry in fields], more
 
+    def ranked(
+        self,
+        owner: str,
+        job_id: str,
+        status: ItemStatus | None,
+        limit: int,
+        after: Rank | None,
+        text: str | None = None,
+    ) -> tuple[list[Item], Rank | None]:
+        """Return items by score, best first and those without one last, and the rank to go on from.
+
+        Each page reads the whole job once: an index would make recording every caption slower.
+        """
+        with self._database.read() as connection:
+            query, view = self._listing(connection, owner, job_id, status, text)
+            if after is not None:
+                query = query.where(ranks_below(after))
+            order = (ItemRow.score.desc().nulls_last(), ItemRow.position)
+            rows = connection.execute(query.order_by(*order).limit(limit + 1)).all()
+        more = Rank(rows[limit - 1].score, rows[limit - 1].position) if len(rows) > limit else None
+        return [view.item(row) for row in rows[:limit]], more
+
+    def edit(self, owner: str, job_id: str, position: int, caption: str | None) -> Item:
+        """Store an edited caption beside the model's own, or remove it; raise ``RequestError`` not_found."""
+        with self._database.write() as connection:
+            self._find(connection, owner, job_id)
+            # The item before its job, as in recording, so that the two do not wait for each other.
+            connection.execute(
+                update(ItemRow)
+                .where(ItemRow.job_id == job_id, ItemRow.position == position)
+                .values(edited_caption=caption)
+            )
+            connection.execute(update(JobRow).where(JobRow.id == job_id).values(version=JobRow.version + 1))
+            return self._item(connection, owner, job_id, position)[0]
+
+    def _listing(
+        self, connection: Connection, owner: str, job_id: str, status: ItemStatus | None, text: str | None
+    ) -> tuple[Select[Any], ItemView]:
+        job = self._find(connection, owner, job_id)
+        view = ItemView(job.status, leased_ranges(connection, job_id))
+        query = select(*ITEM_COLUMNS).where(ItemRow.job_id == job_id)
+        if status is not None:
+            query = query.where(view.condition(status))
+        if text:
+            query = query.where(caption_holds(self._database, text))
+        return query, view
+
     def _page(
-        self, owner: str, job_id: str, status: ItemStatus | None, limit: int, after: int
+        self,
+        owner: str,
+        job_id: str,
+        status: ItemStatus | None,
+        limit: int,
+        after: int,
+        text: str | None = None,
     ) -> tuple[list[dict[str, Any]], int | None]:
         with self._database.read() as connection:
-            job = self._find(connection, owner, job_id)
-            view = ItemView(job.status, leased_ranges(connection, job_id))
-            query = select(*ITEM_COLUMNS).where(ItemRow.job_id == job_id, ItemRow.position > after)
-            if status is not None:
-                query = query.where(view.condition(status))
-            rows = connection.execute(query.order_by(ItemRow.position).limit(limit + 1)).all()
-        return [view.fields(row) for row in rows[:limit]], rows[limit - 1].position if len(
-            rows
-        ) > limit else None
+            query, view = self._listing(connection, owner, job_id, status, text)
+            if text:
+                query = query.where(ItemRow.position <= after + SEARCHED_ROWS)
+            query = query.where(ItemRow.position > after).order_by(ItemRow.position).limit(limit + 1)
+            rows = connection.execute(query).all()
+            following = rows[limit - 1].position if len(rows) > limit else None
+            if text and following is None:
+                following = _unsearched(connection, job_id, after + SEARCHED_ROWS)
+        return [view.fields(row) for row in rows[:limit]], following
 
     def item(self, owner: str, job_id: str, position: int) -> tuple[Item, str | None, str | None]:
         """Return one item, its object key and content type; raise ``RequestError`` not_found."""
         with self._database.read() as connection:
-            job = self._find(connection, owner, job_id)
-            row = connection.execute(
-                select(*ITEM_COLUMNS, ItemRow.object_key, ItemRow.content_type).where(
-                    ItemRow.job_id == job_id, ItemRow.position == position
-                )
-            ).first()
-            if row is None:
-                raise RequestError("not_found", f"the job has no item at position {position}")
-            view = ItemView(job.status, leased_ranges(connection, job_id))
-        return view.item(row[: len(ITEM_COLUMNS)]), row.object_key, row.content_type
+            return self._item(connection, owner, job_id, position)
 
     def results(self, owner: str, job_id: str) -> Iterator[list[Item]]:
         """Yield all items in pages by position, each read on its own: a slow reader holds nothing."""
@@ -181,11 +236,31 @@ class JobStore:
             raise RequestError("job_not_found", f"there is no job {job_id}")
         return row
 
+    def _item(
+        self, connection: Connection, owner: str, job_id: str, position: int
+    ) -> tuple[Item, str | None, str | None]:
+        job = self._find(connection, owner, job_id)
+        row = connection.execute(
+            select(*ITEM_COLUMNS, ItemRow.object_key, ItemRow.content_type).where(
+                ItemRow.job_id == job_id, ItemRow.position == position
+            )
+        ).first()
+        if row is None:
+            raise RequestError("not_found", f"the job has no item at position {position}")
+        view = ItemView(job.status, leased_ranges(connection, job_id))
+        return view.item(row[: len(ITEM_COLUMNS)]), row.object_key, row.content_type
+
     def _job(self, connection: Connection, row: Row[Any], output: OutputState | None) -> Job:
         running = 0
         if row.status in (JobStatus.PREPARING, JobStatus.RUNNING):
             running = sum(last - first + 1 for first, last in leased_ranges(connection, row.id))
         return to_job(row, running, output)
+
+
+def _unsearched(connection: Connection, job_id: str, searched: int) -> int | None:
+    """Return the last position a search has looked at, unless that was the job's last."""
+    beyond = select(ItemRow.position).where(ItemRow.job_id == job_id, ItemRow.position > searched).limit(1)
+    return None if connection.execute(beyond).first() is None else searched
 
 
 def _reopen_items(connection: Connection, job_id: str) -> list[int]:

@@ -141,6 +141,7 @@ def to_job(row: Row[Any], running: int, output: OutputState | None) -> Job:
             self=base,
             items=f"{base}/items",
             results=f"{base}/results",
+            events=f"{base}/events",
             cancel=f"{base}/cancel",
             retry=f"{base}/retry",
         ),
