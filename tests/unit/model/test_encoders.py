@@ -80,6 +80,18 @@ def test_a_given_weight_file_is_loaded(tmp_path: Path, kind: str) -> None:
         load_pretrained("inception-v3", str(path))
 
 
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_random_weights_are_the_same_each_time_and_tell_pictures_apart(name: str) -> None:
+    encoder, again = (load_pretrained(name, "random") for _ in range(2))
+    weights = again.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in encoder.state_dict().items())
+    pixels = torch.zeros(2, encoder.size, encoder.size, 3, dtype=torch.uint8)
+    pixels[1, :, : encoder.size // 2] = 255
+    with torch.inference_mode():
+        dark, half = encoder(pixels)
+    assert (dark - half).norm() > 0.1 * dark.norm()
+
+
 class Harmful:
     def __reduce__(self) -> tuple[object, ...]:
         return Path("harmed").touch, ()
@@ -104,7 +116,6 @@ def test_weights_that_are_not_there_are_named_with_a_hint(
     assert not Path("harmed").exists()
     with pytest.raises(TrainingError, match=r"nowhere\.pth cannot be read"):
         load_pretrained("resnet50", str(tmp_path / "nowhere.pth"))
-    assert load_pretrained("resnet50", "random").positions == 49
 
 
 @pytest.mark.parametrize("attends", [True, False])
