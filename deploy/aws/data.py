@@ -32,7 +32,7 @@ class Database(Construct):
     ) -> None:
         super().__init__(scope, id)
         self.security_group = network.security_group("DatabaseGroup", "The database")
-        engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17)
+        engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17_6)
         self.instance = rds.DatabaseInstance(
             self,
             "Instance",

@@ -20,7 +20,6 @@ class Storage(Construct):
             self,
             "Logs",
             lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(90))],
-            object_ownership=s3.ObjectOwnership.OBJECT_WRITER,
         )
         cors = [
             s3.CorsRule(

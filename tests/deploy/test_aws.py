@@ -30,8 +30,10 @@ def containers(template: Template) -> Iterator[dict[str, Any]]:
 
 def test_cfn_lint_finds_nothing(synthesised: Path) -> None:
     files = [str(file) for file in synthesised.glob("*.template.json")]
+    # W3005: the CDK states dependencies that a reference already implies.
+    command = [Path(sys.executable).parent / "cfn-lint", "--regions", "us-east-1", "--ignore-checks", "W3005"]
     run = subprocess.run(
-        [sys.executable, "-m", "cfnlint", "--regions", "us-east-1", "--", *files],
+        [*command, "--", *files],
         capture_output=True,
         text=True,
         check=False,
