@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     alive_file: Path | None = _named(
         "CAPTIONFLEET_ALIVE_FILE",
         None,
-        "File a worker touches every 2 s while it consumes, for a container's health check.",
+        "File that a worker or event consumer touches every few seconds, for a container's health check.",
     )
     retention_days: float = _named("CAPTIONFLEET_RETENTION_DAYS", 30.0, "Days a finished job is kept.", gt=0)
     log_level: str = _named(
@@ -171,6 +171,24 @@ class Settings(BaseSettings):
         "info",
         "debug, info, warning or error.",
         pattern="(?i)^(debug|info|warning|error)$",
+    )
+    log_format: str = _named(
+        "CAPTIONFLEET_LOG_FORMAT",
+        "auto",
+        "json (one object a line), text, or auto: json in distributed mode, but text in a terminal.",
+        pattern="^(auto|json|text)$",
+    )
+    metrics_port: int | None = _named(
+        "CAPTIONFLEET_METRICS_PORT",
+        None,
+        "Port where Prometheus reads this process's metrics, without a key; unset: none.",
+        ge=0,
+        le=65535,
+    )
+    metrics_host: str = _named(
+        "CAPTIONFLEET_METRICS_HOST",
+        "127.0.0.1",
+        "Address of the metrics port; 0.0.0.0 where only the own network reaches it.",
     )
 
     # Bucket events (captionfleet events)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from jobs.errors import BrokerUnavailable
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # What SQS takes and gives at once.
 AT_ONCE = 10
+AWS = ".amazonaws.com"
 REASON = "captionfleet-reason"
 REASON_LENGTH = 500
 
@@ -35,8 +37,8 @@ class Sqs:
     """One boto3 client, made when first used; boto3 reads credentials and endpoint itself."""
 
     def __init__(self, queue_url: str) -> None:
-        """Serve queues in the region that ``queue_url`` names, if it is AWS's."""
-        self._region = queue_region(queue_url)
+        """Serve the queues that lie where ``queue_url`` says, if boto3's own settings say nothing else."""
+        self._queue_url = queue_url
         self._lock = threading.Lock()
         self._client: SQSClient | None = None
 
@@ -97,7 +99,7 @@ class Sqs:
     def _connected(self) -> SQSClient:
         with self._lock:
             if self._client is None:
-                self._client = _connect(self._region)
+                self._client = _connect(self._queue_url)
             return self._client
 
 
@@ -107,14 +109,22 @@ def queue_region(url: str) -> str | None:
     return found[1] if found else None
 
 
-def _connect(region: str | None) -> SQSClient:
+def _connect(queue_url: str) -> SQSClient:
     import boto3
     from botocore.config import Config
 
     # Reading outlasts the longest poll; messages are repeated by SQS, so a few tries are enough here.
     retries = {"mode": "standard", "total_max_attempts": 3}
     config = Config(connect_timeout=5, read_timeout=30, retries=retries)  # type: ignore[arg-type]
-    return boto3.Session().client("sqs", region_name=region, config=config)
+    session = boto3.Session()
+    region = queue_region(queue_url) or session.region_name or "us-east-1"
+    client = session.client("sqs", region_name=region, config=config)
+    parts = urlsplit(queue_url)
+    if AWS in client.meta.endpoint_url and AWS not in parts.netloc:
+        # Another server than AWS; its address is in the queue's.
+        endpoint = f"{parts.scheme}://{parts.netloc}"
+        client = session.client("sqs", region_name=region, config=config, endpoint_url=endpoint)
+    return client
 
 
 def _plain(reason: str) -> str:

@@ -62,8 +62,9 @@ class RuleStore:
                 dialect.insert(RuleRow)
                 .values(**values, spec=kept, created_at=self._database.now())
                 .on_conflict_do_nothing()
-            ).rowcount
-        if not made:
+                .returning(RuleRow.id)
+            ).first()
+        if made is None:
             raise RequestError("invalid_request", f"{rule.uri} has a rule already; remove that one first")
         return rule
 

@@ -76,3 +76,8 @@ def test_no_import_opens_a_connection() -> None:
 def test_the_command_starts_light() -> None:
     heavy = {"boto3", "celery", "flask", "openvino", "torch"}
     assert _python(f"import sys, cli.main; print(sorted({heavy} & set(sys.modules)))").strip() == "[]"
+
+
+def test_bucket_events_are_consumed_where_nothing_of_the_model_is_installed() -> None:
+    names = ("model", "numpy", "openvino", "PIL", "pi_heif", "torch")
+    _python(BLOCK.format(names=names) + "import cli.events, cli.rules, jobs.queue.sqs, worker.bucket_events")
