@@ -22,6 +22,7 @@ from api.context import EXTENSION, Context
 from api.problems import PROBLEM_TYPE, problem_body
 from jobs.errors import StartupError
 from jobs.ids import new_id
+from jobs.ports import BACKLOG, open_listener
 from jobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 2048
 # A client that neither sends nor takes anything for so long loses its thread.
 SILENCE_S = 60
 # Longer than load balancers keep idle connections (60 s is usual), so that they never use a closed one.
@@ -66,25 +66,6 @@ def serve(
             raise
     finally:
         os.close(reports)
-
-
-def open_listener(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raise ``StartupError`` in one line that names the setting to change."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        message = f"CAPTIONFLEET_HOST={host} is no address of this machine: {error}"
-        raise StartupError("configuration_invalid", message) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        message = f"CAPTIONFLEET_PORT={port} on {host} cannot be used: {error.strerror or error}"
-        raise StartupError("configuration_invalid", message) from error
-    return listener
 
 
 def _end_child(end: SystemExit) -> NoReturn:

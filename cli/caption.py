@@ -54,7 +54,7 @@ def caption(
     device: options.Device = None,
 ) -> None:
     """Caption files and folders here, without a server."""
-    from cli.logs import set_up_logs
+    from jobs.logs import set_up_logs
     from jobs.settings import load_settings
 
     settings, model = load_settings(device=device).with_model(model)

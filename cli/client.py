@@ -192,7 +192,7 @@ def delete(job_id: JobId) -> None:
 @contextmanager
 def connected() -> Iterator[Remote]:
     """Talk to the server of CAPTIONFLEET_URL."""
-    from cli.logs import set_up_logs
+    from jobs.logs import set_up_logs
     from cli.remote import Remote
     from jobs.settings import load_settings
 

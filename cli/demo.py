@@ -39,7 +39,7 @@ def demo(
     ] = None,
 ) -> None:
     """Start a server here, caption photos through its API, write captions.jsonl, stop it."""
-    from cli.logs import set_up_logs
+    from jobs.logs import set_up_logs
     from cli.submission import plan
     from cli.waiting import follow
     from jobs.records import Item
@@ -103,7 +103,7 @@ def _free_port() -> int:
 def _serve(settings: Settings) -> None:
     """Be the server process; ends when the one that asked for it ends."""
     from cli.endings import ending
-    from cli.logs import set_up_logs
+    from jobs.logs import set_up_logs
     from cli.serving import EmbeddedServer
 
     set_up_logs(settings, quiet=True)

@@ -95,7 +95,7 @@ def _create_bucket(settings: Settings) -> None:
 
 def process_settings(*, quiet: bool = False, **overrides: Any) -> Settings:
     """Read the settings and log as they say; ``quiet`` commands log warnings only."""
-    from cli.logs import set_up_logs
+    from jobs.logs import set_up_logs
     from jobs.settings import load_settings
 
     settings = load_settings(**overrides)

@@ -57,7 +57,7 @@ def redrive(job_id: Annotated[str, typer.Argument(metavar="JOB", show_default=Fa
 @contextmanager
 def _store() -> Iterator[tuple[Store, Settings]]:
     """Open the store; beside a running embedded server too, which holds the data folder's lock."""
-    from cli.logs import set_up_logs
+    from jobs.logs import set_up_logs
     from jobs.settings import load_settings
     from jobs.store import Store, schema
     from jobs.store.database import open_database

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import IO
 
 from jobs.errors import DatabaseUnavailable, StartupError
+from jobs.logs import set_up_logs
 from jobs.services import Services, build_services
 from jobs.settings import Settings
 from jobs.store.schema import check
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 GRACE_S = 25.0
 # On top of the grace time: for the last recordings and for connections to close.
 END_S = 10.0
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-CHATTY = ("boto3", "botocore", "urllib3", "celery.app.trace", "celery.worker.strategy")
 
 
 class WorkerProcess:
@@ -103,9 +102,7 @@ def main() -> int:
     """Read the orders (model and settings, one JSON line on standard input) and work."""
     orders = json.loads(sys.stdin.buffer.readline())
     settings = Settings(**orders["settings"])
-    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    set_up_logs(settings)
     end_with(sys.stdin.buffer)
     try:
         return WorkerProcess(settings, orders["model"]).run()

@@ -125,6 +125,8 @@ def _postgresql(settings: Settings) -> Engine:
         max_overflow=8,
         pool_timeout=10,
         pool_pre_ping=True,
+        # An error that is logged must not show captions or keys.
+        hide_parameters=True,
         connect_args={
             "connect_timeout": 5,
             "keepalives_idle": 10,
@@ -140,7 +142,11 @@ def _postgresql(settings: Settings) -> Engine:
 def _sqlite(path: Path) -> Engine:
     url = URL.create("sqlite+pysqlite", database=str(path))
     engine = create_engine(
-        url, pool_size=32, max_overflow=16, connect_args={"timeout": 60, "check_same_thread": False}
+        url,
+        pool_size=32,
+        max_overflow=16,
+        hide_parameters=True,
+        connect_args={"timeout": 60, "check_same_thread": False},
     )
 
     @event.listens_for(engine, "connect")

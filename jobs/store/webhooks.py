@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from jobs.errors import RequestError
 from jobs.events import Delivery, DeliveryAttempt, DeliveryStatus, WebhookSecret
@@ -167,6 +167,15 @@ class WebhookStore:
                 later = None if delay_s is None else self._database.now(delay_s)
                 values |= {"status": status, "next_at": later}
             connection.execute(update(DeliveryRow).where(DeliveryRow.id == due.id).values(**values))
+
+    def waiting(self) -> tuple[int, float]:
+        """Return how many events wait to be sent, and the age in seconds of the oldest."""
+        query = select(func.count(), func.min(DeliveryRow.created_at), self._database.now()).where(
+            DeliveryRow.status == DeliveryStatus.PENDING, DeliveryRow.next_at.is_not(None)
+        )
+        with self._database.read() as connection:
+            count, oldest, now = connection.execute(query).one()
+        return count, (now - oldest).total_seconds() if oldest else 0.0
 
     def page(
         self, owner: str, job_id: str | None, status: DeliveryStatus | None, limit: int, before: str | None

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from api.server import open_listener
 from jobs.errors import StartupError
 from jobs.ids import new_id
+from jobs.ports import open_listener
 from jobs.records import JobSpec
 from jobs.store import Store
 from jobs.store.database import open_database
