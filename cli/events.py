@@ -30,7 +30,7 @@ def events(context: typer.Context, queue_url: QueueUrl = None, dead_letter_url: 
 
     given = process_settings(events_queue_url=queue_url, events_dead_letter_url=dead_letter_url)
     settings = distributed(given, "captionfleet serve")
-    check_database(settings)
+    check_database(settings, keys=False)
     raise typer.Exit(run_events(settings))
 
 

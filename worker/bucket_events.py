@@ -193,8 +193,8 @@ class EventConsumer:
             job = NewJob(new_id("job"), rule.owner, model, SOURCE, spec)
             intake.check_output(job.id, rule.owner, spec)
             taken = intake.submit_events(job, part)
-            made = f"{job.id} of {rule.owner} has {taken}" if taken else "none is new"
-            log.info("%d events under %s: %s", len(part), rule.uri, made)
+            where = f": {job.id} of {rule.owner}" if taken else ""
+            log.info("%d events under %s, %d new%s", len(part), rule.uri, taken, where)
 
     def _show_life(self) -> None:
         if self._settings.alive_file is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from jobs.errors import BrokerUnavailable
@@ -58,7 +58,7 @@ class Sqs:
                 message["Body"],
                 message["ReceiptHandle"],
                 int(message.get("Attributes", {}).get("SentTimestamp", 0)),
-                message.get("MessageAttributes", {}).get(REASON, {}).get("StringValue"),
+                _reason(message.get("MessageAttributes", {})),
             )
             for message in answer.get("Messages", ())
         ]
@@ -101,6 +101,11 @@ class Sqs:
             if self._client is None:
                 self._client = _connect(self._queue_url)
             return self._client
+
+
+def _reason(attributes: Mapping[str, Any]) -> str | None:
+    said: Mapping[str, str] = attributes.get(REASON, {})
+    return said.get("StringValue")
 
 
 def queue_region(url: str) -> str | None:

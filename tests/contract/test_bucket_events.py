@@ -288,10 +288,10 @@ def test_unusable_messages_become_dead_letters_with_their_reason(events: Events)
     assert events.jobs() == []
     assert events.waiting() == 0
     letters = {letter.body: letter.reason for letter in events.sqs.receive(events.dead, 1)}
-    assert letters.pop("hello").startswith("not JSON")
+    assert str(letters.pop("hello")).startswith("not JSON")
     (reason,) = letters.values()
-    assert reason.startswith("forbidden: ")
-    assert rule in reason
+    assert str(reason).startswith("forbidden: ")
+    assert rule in str(reason)
 
 
 def test_dead_letters_are_replayed_once_they_can_be_used(events: Events) -> None:
