@@ -102,6 +102,8 @@ class SelfCriticalConfig:
     cross_entropy: float
     average: float
     dropout: float = 0.0
+    twice: bool = False
+    """Train with the encoder as it came, too, and end with the mean of both models' weights."""
     patience: int = 0
 
 
@@ -113,6 +115,7 @@ class DecodingDefaults:
     num_captions: int
     max_length: int
     min_length: int
+    length_penalty: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,6 @@ class TrainingConfig:
     decoding: DecodingDefaults
     fine_tune: CrossEntropyConfig | None = None
     self_critical: SelfCriticalConfig | None = None
-    merged: SelfCriticalConfig | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return all that determines a run as plain data; what was left to its default is left out."""
@@ -149,9 +151,8 @@ _SECTIONS: dict[str, type[Any]] = {
     "decoding": DecodingDefaults,
     "fine_tune": CrossEntropyConfig,
     "self_critical": SelfCriticalConfig,
-    "merged": SelfCriticalConfig,
 }
-_OPTIONAL = {"fine_tune", "self_critical", "merged"}
+_OPTIONAL = {"fine_tune", "self_critical"}
 
 
 def read_config(config: str) -> TrainingConfig:

@@ -27,7 +27,7 @@ from model.sampling import draw
 from model.starting_point import adopt_weights, grown
 from model.trained_captioner import TrainedCaptioner, make_top
 from model.training_data import plain_batches
-from model.training_phases import Phase, steps
+from model.training_phases import Phase, merged, steps
 from model.training_setup import Run, Source, prepare, usable_device
 from model.training_state import TrainingState, average_of, make_optimizer, restore_state, save_state
 
@@ -65,6 +65,7 @@ def train(
         state = _start(run, resume)
         for phase in run.phases:
             _train_phase(run, state, phase)
+        _merge(run, state)
     report(Progress("finished", 1, 1, f"checkpoint in {output / 'checkpoint'}"))
     return output / "checkpoint"
 
@@ -115,15 +116,25 @@ def _epoch(run: Run, state: TrainingState, phase: Phase, epoch: int) -> None:
     state.captioner.network.dropout.pool = None
     began = time.monotonic()
     if phase.starts(epoch) and phase.before:
-        state.adopt([_kept(run, origin) for origin in phase.origins])
+        state.adopt([_kept(run, phase.origin)] if phase.origin else [])
         state.optimizer = _optimizer(run, state.captioner)
     losses = list(steps(phase, epoch, state, run.train, run.tokenizer, run.config, run.report))
     row: dict[str, Any] = {"epoch": epoch, "phase": phase.name}
     row |= {"train_loss": round(sum(losses) / len(losses), 4), **_dev_scores(run, state)}
     row["seconds"] = round(time.monotonic() - began)
     state.history.append(row)
-    if any(phase.name in other.origins for other in run.phases):
+    if phase.name in (*merged(run.phases), *(other.origin for other in run.phases)):
         state.keep_average(_kept(run, phase.name))
+    _keep(run, state)
+
+
+def _merge(run: Run, state: TrainingState) -> None:
+    origins = merged(run.phases)
+    if not origins or state.history[-1]["phase"] == "merged":
+        return
+    state.adopt([_kept(run, origin) for origin in origins])
+    last = state.history[-1]
+    state.history.append(last | {"epoch": last["epoch"] + 1, "phase": "merged", **_dev_scores(run, state)})
     _keep(run, state)
 
 

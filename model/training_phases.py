@@ -31,8 +31,8 @@ class Phase:
     name: str
     settings: CrossEntropyConfig | SelfCriticalConfig
     before: int
-    origins: tuple[str, ...] = ()
-    """Phases whose weights are averaged to begin with."""
+    origin: str | None = None
+    """The phase whose averaged weights it begins with."""
 
     def starts(self, epoch: int) -> bool:
         """Say whether an epoch, counted from 1 over all phases, is this phase's first."""
@@ -46,22 +46,13 @@ class Phase:
 
 
 def phases(config: TrainingConfig) -> list[Phase]:
-    """Return the phases of a configuration that have epochs, in order.
-
-    With ``merged``, self-critical training is done twice, with the encoder as it came and with the tuned
-    one, and goes on from the mean of both: they err differently, and their mean generalises better than
-    either (Wortsman et al., "Model soups", ICML 2022).
-    """
-    order = [
-        ("cross_entropy", "cross_entropy"),
-        ("fine_tune", "fine_tune"),
-        ("self_critical", "self_critical"),
-    ]
-    if config.merged and config.merged.epochs:
-        order.insert(1, ("untuned_critical", "self_critical"))
-        order.append(("merged", "merged"))
+    """Return the phases of a configuration that have epochs, in order; ``merged`` says what comes after."""
+    order = ["cross_entropy", "fine_tune", "self_critical"]
+    if config.self_critical and config.self_critical.twice:
+        order.insert(1, "untuned_critical")
     found: list[Phase] = []
-    for name, section in order:
+    for name in order:
+        section = "self_critical" if name == "untuned_critical" else name
         settings = getattr(config, section)
         if settings is None or not settings.epochs:
             continue
@@ -70,16 +61,24 @@ def phases(config: TrainingConfig) -> list[Phase]:
                 f'[{section}] trains the encoder: that needs cache = "trunk" or "none" in [encoder]'
             )
         before = found[-1].before + found[-1].settings.epochs if found else 0
-        found.append(Phase(name, settings, before, _origins(name, [phase.name for phase in found])))
+        found.append(Phase(name, settings, before, _origin(name, [phase.name for phase in found])))
     return found
 
 
-def _origins(name: str, earlier: list[str]) -> tuple[str, ...]:
-    if name == "merged":
-        return tuple(phase for phase in earlier if phase in ("untuned_critical", "self_critical"))
+def _origin(name: str, earlier: list[str]) -> str | None:
     if name == "fine_tune":
-        return tuple(phase for phase in earlier if phase == "cross_entropy")
-    return tuple(earlier[-1:])
+        return next((phase for phase in earlier if phase == "cross_entropy"), None)
+    return earlier[-1] if earlier else None
+
+
+def merged(found: list[Phase]) -> tuple[str, ...]:
+    """Return the phases whose mean is the end of a run; none without ``twice``.
+
+    Models that were trained apart from the same start err differently, and the mean of their weights
+    generalises better than either (Wortsman et al., "Model soups", ICML 2022).
+    """
+    names = tuple(phase.name for phase in found if phase.name in ("untuned_critical", "self_critical"))
+    return names if len(names) > 1 else ()
 
 
 def steps(
