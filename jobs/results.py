@@ -7,6 +7,7 @@ import errno
 import io
 import logging
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,6 +40,7 @@ COLUMNS = (
     "error_message",
     "finished_at",
 )
+_ALTERNATIVES = COLUMNS.index("alternatives")
 # Column, Arrow type and its arguments.
 _PARQUET: tuple[tuple[Any, ...], ...] = tuple(
     {
@@ -52,9 +54,8 @@ _PARQUET: tuple[tuple[Any, ...], ...] = tuple(
     for column in COLUMNS
 )
 NO_PARQUET = "Parquet needs pyarrow, which is not installed here: `pip install -c requirements.lock pyarrow`"
-_LINE = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 # Spreadsheet programs take a cell that begins so for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = frozenset("=+-@\t\r")
 
 
 def whole_or_broken(pages: Pages) -> Iterator[Page]:
@@ -69,7 +70,8 @@ def whole_or_broken(pages: Pages) -> Iterator[Page]:
 def jsonl(pages: Pages) -> Iterator[bytes]:
     """Yield one JSON object a line for each item."""
     for items in pages:
-        yield b"".join([orjson.dumps(item, option=_LINE) for item in items])
+        # One call for all of them is several times faster. Within a string its quotes would be escaped.
+        yield orjson.dumps(items)[1:-1].replace(b'},{"position":', b'}\n{"position":') + b"\n" * bool(items)
 
 
 def comma_separated(pages: Pages) -> Iterator[bytes]:
@@ -88,7 +90,7 @@ def parquet(pages: Pages) -> Iterator[bytes]:
     file = _Passing()
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for items in pages:
-            rows = [item | _plain(item) for item in items]
+            rows = [item | _plain(item) | {"finished_at": _time(item["finished_at"])} for item in items]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             yield file.take()
     yield file.take()
@@ -121,10 +123,18 @@ def _plain(item: dict[str, Any]) -> dict[str, Any]:
     """Return what a table of plain columns says of an item's nested fields."""
     error = item["error"] or {}
     return {
-        "alternatives": orjson.dumps(item["alternatives"]).decode(),
+        "alternatives": _text(item["alternatives"]),
         "error_code": error.get("code"),
         "error_message": error.get("message"),
     }
+
+
+def _text(alternatives: list[dict[str, Any]]) -> str:
+    return orjson.dumps(alternatives).decode() if alternatives else "[]"
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _rows(rows: Iterable[Iterable[object]]) -> bytes:
@@ -134,18 +144,8 @@ def _rows(rows: Iterable[Iterable[object]]) -> bytes:
 
 
 def _row(item: dict[str, Any]) -> list[object]:
-    finished_at = item["finished_at"]
-    flat = (
-        item
-        | _plain(item)
-        | {
-            # As JSON writes it.
-            "finished_at": finished_at and orjson.dumps(finished_at, option=_LINE)[1:-2].decode(),
-        }
-    )
-    return [_cell(flat[column]) for column in COLUMNS]
-
-
-def _cell(value: object) -> object:
-    """Neutralise what a spreadsheet would run; numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """Return the cells of ``COLUMNS``, without what a spreadsheet would run; numbers stay numbers."""
+    *values, error, finished_at = item.values()
+    values[_ALTERNATIVES] = _text(values[_ALTERNATIVES])
+    values += (error["code"], error["message"], finished_at) if error else (None, None, finished_at)
+    return [f"'{value}" if type(value) is str and value[:1] in _FORMULA else value for value in values]

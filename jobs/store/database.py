@@ -13,9 +13,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, func, literal, make_url
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Text,
+    cast,
+    create_engine,
+    event,
+    func,
+    literal,
+    make_url,
+)
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import InstrumentedAttribute
 
 from jobs.errors import DatabaseUnavailable, StartupError
 from jobs.settings import Settings
@@ -71,6 +84,12 @@ class Database:
         if self.is_sqlite:
             return literal(datetime.now(UTC) + shift, UtcDateTime())
         return func.clock_timestamp(type_=UtcDateTime()) + literal(shift)
+
+    def rfc3339(self, time: ColumnElement[datetime | None] | InstrumentedAttribute[datetime | None]) -> Any:
+        """Return a time as text, as JSON says it."""
+        if self.is_sqlite:
+            return func.replace(cast(time, Text), " ", "T").concat("Z")
+        return func.to_char(func.timezone("UTC", time), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 
     def close(self) -> None:
         """Close all connections and let go of the data folder."""

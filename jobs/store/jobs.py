@@ -15,14 +15,14 @@ from jobs.store.database import Database
 from jobs.store.outputs import output_states, renew_output
 from jobs.store.search import SEARCHED_ROWS, Rank, caption_holds, ranks_below
 from jobs.store.states import IS_FINAL
-from jobs.store.views import ITEM_COLUMNS, ItemView, leased_ranges, to_job
+from jobs.store.views import ItemView, item_columns, leased_ranges, to_job
 from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow
 
 CANCELABLE = (JobStatus.PREPARING, JobStatus.QUEUED, JobStatus.RUNNING)
 # What an item's source says where its bytes came with the request.
 UPLOAD = "upload"
-RESULT_ROWS_AT_ONCE = 1000
+RESULT_ROWS_AT_ONCE = 2500
 RETRY_CHUNK = 64
 
 
@@ -117,7 +117,7 @@ class JobStore:
     ) -> tuple[Select[Any], ItemView]:
         job = self._find(connection, owner, job_id)
         view = ItemView(job.status, leased_ranges(connection, job_id))
-        query = select(*ITEM_COLUMNS).where(ItemRow.job_id == job_id)
+        query = select(*item_columns(self._database)).where(ItemRow.job_id == job_id)
         if status is not None:
             query = query.where(view.condition(status))
         if text:
@@ -240,15 +240,16 @@ class JobStore:
         self, connection: Connection, owner: str, job_id: str, position: int
     ) -> tuple[Item, str | None, str | None]:
         job = self._find(connection, owner, job_id)
+        columns = item_columns(self._database)
         row = connection.execute(
-            select(*ITEM_COLUMNS, ItemRow.object_key, ItemRow.content_type).where(
+            select(*columns, ItemRow.object_key, ItemRow.content_type).where(
                 ItemRow.job_id == job_id, ItemRow.position == position
             )
         ).first()
         if row is None:
             raise RequestError("not_found", f"the job has no item at position {position}")
         view = ItemView(job.status, leased_ranges(connection, job_id))
-        return view.item(row[: len(ITEM_COLUMNS)]), row.object_key, row.content_type
+        return view.item(row[: len(columns)]), row.object_key, row.content_type
 
     def _job(self, connection: Connection, row: Row[Any], output: OutputState | None) -> Job:
         running = 0

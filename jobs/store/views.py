@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, false, not_, or_, select
+import orjson
+from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, false, not_, or_, select
 
 from jobs.records import (
     CaptionOptions,
@@ -20,29 +21,37 @@ from jobs.records import (
     OutputState,
     Priority,
 )
+from jobs.store.database import Database
 from jobs.store.states import IS_FINAL, IS_LEASED
 from jobs.tables import ChunkRow, ItemRow
 
-ITEM_COLUMNS = (
-    ItemRow.position,
-    ItemRow.custom_id,
-    ItemRow.name,
-    ItemRow.source,
-    ItemRow.status,
-    ItemRow.caption,
-    ItemRow.edited_caption,
-    ItemRow.score,
-    ItemRow.alternatives,
-    ItemRow.model,
-    ItemRow.width,
-    ItemRow.height,
-    ItemRow.sha256,
-    ItemRow.attempts,
-    ItemRow.error_code,
-    ItemRow.error_message,
-    ItemRow.finished_at,
-)
+# As ``Item`` has them; a row has the error's code in its place, and the message at its end.
+_FIELDS = tuple(Item.model_fields)
+_NO_ALTERNATIVES = (None, "[]", "null")
 PRIORITIES = {priority.weight: priority for priority in Priority}
+
+
+def item_columns(database: Database) -> tuple[Any, ...]:
+    """Return what is read of items. JSON and times come as text: drivers take them apart at great length."""
+    return (
+        ItemRow.position,
+        ItemRow.custom_id,
+        ItemRow.name,
+        ItemRow.source,
+        ItemRow.status,
+        ItemRow.caption,
+        ItemRow.edited_caption,
+        ItemRow.score,
+        cast(ItemRow.alternatives, Text),
+        ItemRow.model,
+        ItemRow.width,
+        ItemRow.height,
+        ItemRow.sha256,
+        ItemRow.attempts,
+        ItemRow.error_code,
+        database.rfc3339(ItemRow.finished_at),
+        ItemRow.error_message,
+    )
 
 
 def leased_ranges(connection: Connection, job_id: str) -> list[tuple[int, int]]:
@@ -77,30 +86,18 @@ class ItemView:
         return final
 
     def fields(self, row: Sequence[Any]) -> dict[str, Any]:
-        """Return what a row of ``ITEM_COLUMNS`` says of its item, in the order of ``Item``."""
-        (position, custom_id, name, source, status, *written, code, message, finished_at) = row
-        caption, edited, score, alternatives, model, width, height, sha256, attempts = written
-        return {
-            "position": position,
-            "custom_id": custom_id,
-            "name": name,
-            "source": source,
-            "status": status if status != ItemStatus.QUEUED else self._waiting(position),
-            "caption": caption,
-            "edited_caption": edited,
-            "score": score,
-            "alternatives": alternatives or [],
-            "model": model,
-            "width": width,
-            "height": height,
-            "sha256": sha256,
-            "attempts": attempts,
-            "error": {"code": code, "message": message or ""} if code else None,
-            "finished_at": finished_at,
-        }
+        """Return what a row of ``item_columns`` says of its item, in the order of ``Item``."""
+        fields: dict[str, Any] = dict(zip(_FIELDS, row, strict=False))
+        alternatives, code = fields["alternatives"], fields["error"]
+        fields["alternatives"] = [] if alternatives in _NO_ALTERNATIVES else orjson.loads(alternatives)
+        if code is not None:
+            fields["error"] = {"code": code, "message": row[len(_FIELDS)] or ""}
+        if fields["status"] == ItemStatus.QUEUED:
+            fields["status"] = self._waiting(fields["position"])
+        return fields
 
     def item(self, row: Sequence[Any]) -> Item:
-        """Return the item of a row of ``ITEM_COLUMNS``."""
+        """Return the item of a row of ``item_columns``."""
         return Item(**self.fields(row))
 
     def _waiting(self, position: int) -> ItemStatus:
