@@ -22,7 +22,9 @@ PAGE = 100
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 1 if an image failed.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="FILE.jsonl or FILE.csv.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="FILE.jsonl, .csv, .parquet or .zip (of .txt).")
+]
 
 
 class ResultsFormat(StrEnum):
@@ -30,6 +32,8 @@ class ResultsFormat(StrEnum):
 
     JSONL = "jsonl"
     CSV = "csv"
+    PARQUET = "parquet"
+    TXT_ZIP = "txt.zip"
 
 
 def submit(
@@ -43,7 +47,8 @@ def submit(
     ],
     wait: Wait = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="With --wait: results into FILE.jsonl or FILE.csv.")
+        Path | None,
+        typer.Option("--output", "-o", help="With --wait: results into FILE.jsonl, .csv, .parquet, .zip."),
     ] = None,
     model: options.Model = None,
     num_beams: options.NumBeams = None,
@@ -192,8 +197,8 @@ def delete(job_id: JobId) -> None:
 @contextmanager
 def connected() -> Iterator[Remote]:
     """Talk to the server of CAPTIONFLEET_URL."""
-    from jobs.logs import set_up_logs
     from cli.remote import Remote
+    from jobs.logs import set_up_logs
     from jobs.settings import load_settings
 
     settings = load_settings()

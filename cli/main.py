@@ -10,7 +10,21 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cli import caption, client, demo, doctor, events, keys, models, operate, rules, stuck, training, webhooks
+from cli import (
+    caption,
+    client,
+    demo,
+    doctor,
+    events,
+    keys,
+    models,
+    operate,
+    rules,
+    stuck,
+    training,
+    watch,
+    webhooks,
+)
 from cli.endings import ending
 
 app = typer.Typer(
@@ -20,7 +34,12 @@ app = typer.Typer(
 )
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "On this machine": {"serve": operate.serve, "caption": caption.caption, "demo": demo.demo},
+    "On this machine": {
+        "serve": operate.serve,
+        "caption": caption.caption,
+        "watch": watch.watch,
+        "demo": demo.demo,
+    },
     "Against a server (CAPTIONFLEET_URL)": {
         "submit": client.submit,
         "jobs": client.jobs,

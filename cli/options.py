@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +29,27 @@ Temperature = Annotated[float | None, typer.Option(min=0.1, max=2, help="Sample;
 Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Of sampling.", show_default="0")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, …", show_default="auto")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class SidecarKind(StrEnum):
+    """Files written beside each image."""
+
+    TXT = "txt"
+    JSON = "json"
+    XMP = "xmp"
+
+
+Sidecar = Annotated[
+    SidecarKind | None,
+    typer.Option(help="Beside each photo.jpg: photo.txt (the caption), .json (all), .xmp (dc:description)."),
+]
+
+
+def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a command's arguments that are options of a job."""
+    from jobs.records import CaptionOptions
+
+    return {name: value for name, value in arguments.items() if name in CaptionOptions.model_fields}
 
 
 def caption_options(**given: str | float | None) -> CaptionOptions:

@@ -14,8 +14,9 @@ from cli.console import CommandFailed, print_table, printable, say, usage_error
 if TYPE_CHECKING:
     from jobs.records import Item
 
-FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
+FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".zip": "txt.zip"}
 SHOWN_FAILURES = 20
+FINAL = ("succeeded", "failed")
 
 
 def text_of(path: str | os.PathLike[str]) -> str:
@@ -32,8 +33,16 @@ def file_format(path: Path) -> str:
     """Return the format a file's name asks for; raise ``CommandFailed`` for one that is not written."""
     found = FORMATS.get(path.suffix.lower())
     if found is None:
-        raise usage_error(f"{path}: results are written as {' or '.join(FORMATS)}")
+        raise usage_error(f"{path}: results are written as {', '.join(FORMATS)}")
     return found
+
+
+def check_format(path: Path) -> None:
+    """Raise ``CommandFailed`` unless results can be written here in the format of this name."""
+    from jobs.results import NO_PARQUET, can_write_parquet
+
+    if file_format(path) == "parquet" and not can_write_parquet():
+        raise usage_error(NO_PARQUET)
 
 
 def check(path: Path) -> None:
@@ -49,12 +58,13 @@ def check(path: Path) -> None:
         raise usage_error(f"{path} cannot be written: {reason}")
 
 
-def write(path: Path, items: list[Item]) -> None:
+def write(path: Path, items: Sequence[Item]) -> None:
     """Write results into a file, in the same form as a server sends them."""
-    from jobs.results import comma_separated, jsonl
+    from jobs.results import comma_separated, jsonl, parquet
+    from jobs.sidecars import text_zip
 
-    pages = [[item.model_dump() for item in items]]
-    save(path, comma_separated(pages) if file_format(path) == "csv" else jsonl(pages))
+    writers = {"jsonl": jsonl, "csv": comma_separated, "parquet": parquet, "txt.zip": text_zip}
+    save(path, writers[file_format(path)]([[item.model_dump(mode="json") for item in items]]))
 
 
 def show(items: Sequence[Item]) -> None:
@@ -78,20 +88,24 @@ def report_failures(items: Iterable[Item]) -> int:
     return len(failed)
 
 
-def write_sidecars(images: Sequence[Path], items: Sequence[Item], *, overwrite: bool) -> None:
-    """Write ``photo.txt`` beside ``photo.jpg``; what is there already stays unless ``overwrite``."""
+def sidecar_of(path: Path, kind: str) -> Path:
+    """Return the place beside an image: ``photo.txt`` for ``photo.jpg``."""
+    return path.with_suffix(f".{kind}")
+
+
+def write_sidecars(results: Iterable[tuple[Path, Item]], kind: str, *, overwrite: bool) -> None:
+    """Write a file beside each image that has a caption; what is there already stays unless ``overwrite``."""
+    from jobs.sidecars import sidecar
+
     written: set[Path] = set()
-    for path, item in zip(images, items, strict=True):
-        target = path.with_suffix(".txt")
+    for path, item in results:
+        target = sidecar_of(path, kind)
         if item.caption is None:
             continue
         if target in written or (target.exists() and not overwrite):
             say(f"captionfleet: {printable(str(target))} exists already and is left as it is")
             continue
-        try:
-            target.write_text(item.caption + "\n", encoding="utf-8")
-        except OSError as error:
-            raise CommandFailed(f"{target} cannot be written: {error.strerror}") from error
+        save(target, [sidecar(kind, item.model_dump(mode="json"))])
         written.add(target)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, func, or_
+from sqlalchemy import ColumnElement, and_, collate, func, or_
 
 from jobs.store.database import FOLD, Database
 from jobs.tables import ItemRow
@@ -26,10 +26,21 @@ def caption_holds(database: Database, text: str) -> ColumnElement[bool]:
     Nothing in ``text`` is a wildcard.
     """
     shown = func.coalesce(ItemRow.edited_caption, ItemRow.caption)
+    wanted = text.lower()
     if database.is_sqlite:
         # Its own lower() knows ASCII alone.
-        return func.instr(getattr(func, FOLD)(shown), text.lower()) > 0
-    return func.strpos(func.lower(shown), func.lower(text)) > 0
+        return func.instr(getattr(func, FOLD)(shown), wanted) > 0
+    # What lower() does beyond ASCII depends on the database's locale, so the letters asked for are said here.
+    folded = func.lower(collate(shown, "C"))
+    if letters := _capitals(wanted):
+        folded = func.translate(folded, "".join(letters), "".join(letters.values()))
+    return func.strpos(folded, wanted) > 0
+
+
+def _capitals(text: str) -> dict[str, str]:
+    """Return the small letter of each capital letter that stands for one of ``text`` and is not ASCII."""
+    letters = {letter.upper(): letter for letter in text if not letter.isascii()}
+    return {capital: letter for capital, letter in letters.items() if len(capital) == 1 and capital != letter}
 
 
 def ranks_below(rank: Rank) -> ColumnElement[bool]:

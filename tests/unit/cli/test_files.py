@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,21 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(CommandFailed, match=r"locked cannot be read: permission denied") as caught:
         find_images([tmp_path])
     assert caught.value.status == 2
+
+
+def test_patterns_that_the_shell_has_left(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/1.jpg", "a/b/2.png", "a/notes.txt", "c.jpg", "odd[1].jpg")
+    found = find_images([tmp_path / "a" / "**" / "*", tmp_path / "?.jpg", tmp_path / "odd[1].jpg"])
+    names = [path.relative_to(tmp_path).as_posix() for path in found]
+    assert names == ["a/1.jpg", "a/b/2.png", "c.jpg", "odd[1].jpg"]
+    with pytest.raises(CommandFailed, match=r"\*\.gif does not exist"):
+        find_images([tmp_path / "*.gif"])
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\0"])
+def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: bytes) -> None:
+    _touch(tmp_path, "a b.jpg", "c/d.png", "odd")
+    names = [os.fsencode(tmp_path / name) for name in ("odd", "c", "a b.jpg")]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(separator.join(names) + separator)))
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images([Path("-")])]
+    assert found == ["odd", "c/d.png", "a b.jpg"]

@@ -28,6 +28,7 @@ def _files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("s3_uri\n")
     (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "bad.jsonl").write_text("{}\n")
     os.mkfifo(tmp_path / "pipe")
 
 
@@ -40,11 +41,19 @@ def _files(tmp_path: Path) -> None:
         ("caption no/such", "no/such does not exist"),
         ("caption empty", "no images in empty; looked for .apng .avif"),
         ("caption pipe", "pipe is neither a file nor a folder"),
-        ("caption photo.jpg -o out.xlsx", "out.xlsx: results are written as .jsonl or .csv"),
+        ("caption photo.jpg -o out.xlsx", "out.xlsx: results are written as .jsonl, .csv, .parquet, .zip"),
         ("caption photo.jpg -o no/such/out.csv", "no/such/out.csv cannot be written: no such folder"),
         ("caption photo.jpg -o folder.jsonl", "folder.jsonl cannot be written: it is a folder"),
         ("caption photo.jpg --sidecar xml", "Invalid value for '--sidecar'"),
         ("caption photo.jpg --num-beams 9", "Invalid value for '--num-beams'"),
+        ("caption photo.jpg --resume", "--resume needs `-o FILE.jsonl` or --sidecar"),
+        ("caption photo.jpg --resume -o x.csv", "--resume needs `-o FILE.jsonl` or --sidecar"),
+        ("caption photo.jpg --resume --sidecar txt --overwrite", "choose one"),
+        ("caption photo.jpg --resume -o bad.jsonl", "line 1 of bad.jsonl is not a result"),
+        ("watch photo.jpg", "photo.jpg is not a folder"),
+        ("watch empty -o x.csv", "results are appended to a .jsonl file"),
+        ("watch empty -o bad.jsonl", "line 1 of bad.jsonl is not a result"),
+        ("watch empty --sidecar xml", "Invalid value for '--sidecar'"),
         ("demo no/such", "no/such does not exist"),
         ("demo empty", "no images in empty"),
         ("submit no/such", "no/such does not exist"),
@@ -58,7 +67,7 @@ def _files(tmp_path: Path) -> None:
         ("submit photo.jpg photos.tar.gz", "an archive is submitted alone"),
         ("submit photo.jpg --glob *.jpg", "select objects under an s3://bucket/prefix/"),
         ("submit https://x/a.jpg --suffix .jpg", "select objects under an s3://bucket/prefix/"),
-        ("results job_1 -o x.xml", "x.xml: results are written as .jsonl or .csv"),
+        ("results job_1 -o x.xml", "x.xml: results are written as .jsonl, .csv, .parquet, .zip"),
         ("results job_1 -o no/x.csv", "no/x.csv cannot be written: no such folder"),
         ("serve --port 99999", "Invalid value for '--port'"),
         ("evaluate --images . --captions list.csv -o no/such/x.json", "the folder of no/such/x.json"),

@@ -1,0 +1,124 @@
+"""The whole product in one process: jobs over images on this machine, in a data folder of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from cli import outputs
+from cli.console import Advance
+
+if TYPE_CHECKING:
+    from jobs.records import CaptionOptions, Item
+    from jobs.services import Services
+    from jobs.settings import Settings
+    from model.captioner import Captioner
+    from worker.embedded import EmbeddedWorker
+
+POLL_S = 0.1
+
+
+@contextmanager
+def local_jobs(settings: Settings, wanted: CaptionOptions, most_images: int) -> Iterator[LocalJobs]:
+    """Run a worker in a data folder that lasts as long as this; its jobs have ``most_images`` at most."""
+    # First of all, since it takes longest: the model loads while the rest of the program does.
+    loading = _begin_loading(settings, wanted.model)
+    from cli.embedded import embedded_services, local_settings
+    from worker.embedded import EmbeddedWorker
+
+    with TemporaryDirectory(prefix="captionfleet-", ignore_cleanup_errors=True) as folder:
+        local = _only_model(local_settings(settings, Path(folder)), wanted.model, most_images)
+        with (
+            embedded_services(local) as services,
+            EmbeddedWorker(services, lambda *_: loading.result()) as worker,
+        ):
+            yield LocalJobs(services, worker, wanted)
+
+
+class LocalJobs:
+    """Captions images as jobs of the one local user."""
+
+    def __init__(self, services: Services, worker: EmbeddedWorker, wanted: CaptionOptions) -> None:
+        self._services = services
+        self._worker = worker
+        self._wanted = wanted
+
+    def run(self, images: Sequence[Path], advance: Advance) -> tuple[list[Item], bool]:
+        """Caption images; return the items, in the same order, and whether Ctrl-C came before the end.
+
+        Then some items are not final; the worker takes no more of them.
+        """
+        from jobs.store.keys import LOCAL_OWNER
+
+        jobs = self._services.store.jobs
+        job_id, interrupted = self._submit(images), False
+        try:
+            self._follow(job_id, advance)
+        except KeyboardInterrupt:
+            interrupted = True
+            jobs.cancel(LOCAL_OWNER, job_id)
+        items = [item for page in jobs.results(LOCAL_OWNER, job_id) for item in page]
+        jobs.delete(LOCAL_OWNER, job_id)
+        return items, interrupted
+
+    def _submit(self, images: Sequence[Path]) -> str:
+        from jobs.ids import new_id
+        from jobs.objects import image_key
+        from jobs.objects.folder import FolderObjects
+        from jobs.records import JobSpec
+        from jobs.store.jobs import UPLOAD
+        from jobs.store.keys import LOCAL_OWNER
+        from jobs.store.submit import NewItem, NewJob
+
+        # The data folder is new, so hardly a caption is known yet: looking every image up would be in vain.
+        spec = JobSpec(options=self._wanted.model_copy(update={"use_cache": False}))
+        job = NewJob(new_id("job"), LOCAL_OWNER, self._services.intake.check(spec), UPLOAD, spec)
+        objects = FolderObjects(self._services.settings.data_dir / "objects")
+
+        def items() -> Iterator[NewItem]:
+            for position, path in enumerate(images):
+                key = image_key(job.id, position)
+                objects.link(key, path)
+                named = outputs.text_of(path)
+                yield NewItem(outputs.text_of(path.name), named, outputs.uri_of(path), object_key=key)
+
+        self._services.intake.submit(job, items())
+        return job.id
+
+    def _follow(self, job_id: str, advance: Advance) -> None:
+        """Tell how many images are final, and how many of them failed, until all are."""
+        from jobs.store.keys import LOCAL_OWNER
+
+        while True:
+            job, _ = self._services.store.jobs.get(LOCAL_OWNER, job_id)
+            failed = job.counts.failed
+            advance(job.counts.succeeded + failed, f"{failed} failed" if failed else "")
+            if job.status.final:
+                return
+            if self._worker.error is not None:
+                raise self._worker.error
+            time.sleep(POLL_S)
+
+
+def _begin_loading(settings: Settings, model: str | None) -> Future[Captioner]:
+    """Load the model in the background; an unknown name is left for intake to refuse."""
+    from worker.loading import load_model
+
+    name = model if model in settings.model_names else settings.model_names[0]
+    thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
+    loading = thread.submit(load_model, settings, name)
+    thread.shutdown(wait=False)
+    return loading
+
+
+def _only_model(settings: Settings, model: str | None, images: int) -> Settings:
+    """Start nothing in vain: no other model (an unknown name is left for intake), no idle decode process."""
+    name = model or settings.model_names[0]
+    entries = tuple(entry for entry in settings.models if entry.partition("=")[0] == name)
+    processes = min(settings.decode_processes, images)
+    return settings.model_copy(update={"models": entries or settings.models, "decode_processes": processes})

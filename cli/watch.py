@@ -1,0 +1,109 @@
+"""`captionfleet watch`: captions what appears in a folder, until it is told to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options, outputs
+from cli.arrivals import Arrivals
+from cli.console import printable, say, usage_error
+from cli.local import LocalJobs, local_jobs
+from cli.results_file import ResultsFile
+
+if TYPE_CHECKING:
+    from jobs.records import Item
+
+BATCH = 64
+# A scan may take this share of the time at most, however large the folder is.
+SCAN_SHARE = 0.2
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder; those below it, too.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Append results to this FILE.jsonl.")
+    ] = None,
+    sidecar: options.Sidecar = None,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    settle: Annotated[
+        float, typer.Option(min=0, max=3600, help="Seconds a file must stay as it is before it is taken.")
+    ] = 2.0,
+    model: options.Model = None,
+    num_beams: options.NumBeams = None,
+    num_captions: options.NumCaptions = None,
+    max_length: options.MaxLength = None,
+    min_length: options.MinLength = None,
+    prompt: options.Prompt = None,
+    length_penalty: options.LengthPenalty = None,
+    top_p: options.TopP = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+) -> None:
+    """Caption what is in a folder and what appears there; Ctrl-C stops it, and later it goes on.
+
+    What has a sidecar (photo.txt, unless -o or --sidecar say otherwise) or a line in FILE.jsonl is done.
+    """
+    from jobs.logs import set_up_logs
+    from jobs.settings import load_settings
+
+    settings, model = load_settings(device=device).with_model(model)
+    wanted = options.caption_options(**options.given(locals()))
+    set_up_logs(settings, quiet=True)
+    if not folder.is_dir():
+        raise usage_error(f"{folder} is not a folder")
+    record = Record(output, sidecar or (None if output else options.SidecarKind.TXT))
+    arrivals = Arrivals(folder, settle, record.has)
+    with local_jobs(settings, wanted, BATCH) as jobs:
+        say(f"captionfleet: watching {printable(str(folder))}; Ctrl-C stops it")
+        _run(jobs, arrivals, record, interval)
+
+
+def _run(jobs: LocalJobs, arrivals: Arrivals, record: Record, interval: float) -> None:
+    """Caption what has arrived, batch by batch, for ever."""
+    while True:
+        began = time.monotonic()
+        images = arrivals.settled(BATCH)
+        scan_s = time.monotonic() - began
+        if images:
+            items, interrupted = jobs.run(images, lambda _done, _word: None)
+            record.keep(images, items)
+            if interrupted:
+                raise KeyboardInterrupt
+        else:
+            time.sleep(max(interval, scan_s / SCAN_SHARE - scan_s))
+
+
+class Record:
+    """Where captions go, and by that what is done; nothing else is remembered from run to run."""
+
+    def __init__(self, output: Path | None, sidecar: str | None) -> None:
+        """Read what is done; raise ``CommandFailed`` (status 2) where nothing can be written."""
+        if output is not None and outputs.file_format(output) != "jsonl":
+            raise usage_error(f"{output}: results are appended to a .jsonl file")
+        self._file = ResultsFile(output) if output is not None else None
+        self._sidecar = sidecar
+
+    def has(self, image: Path) -> bool:
+        """Whether an image has been captioned: by the file where there is one, else by its sidecar."""
+        if self._file is not None:
+            return outputs.uri_of(image) in self._file.sources
+        return outputs.sidecar_of(image, self._sidecar or "").exists()
+
+    def keep(self, images: Sequence[Path], items: Sequence[Item]) -> None:
+        """Write what is final, and show it."""
+        final = [pair for pair in zip(images, items, strict=True) if pair[1].status in outputs.FINAL]
+        # Sidecars first: a crash in between leaves work to be done again, not work left out.
+        if self._sidecar is not None:
+            outputs.write_sidecars(final, self._sidecar, overwrite=False)
+        if self._file is not None:
+            self._file.append([item for _, item in final])
+        for _, item in final:
+            if item.caption is not None:
+                print(f"{printable(item.custom_id)}\t{printable(item.caption)}", flush=True)
+        outputs.report_failures([item for _, item in final])

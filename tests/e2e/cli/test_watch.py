@@ -1,0 +1,84 @@
+"""`captionfleet watch`, and `caption --resume` and its sidecars: what is done stays done."""
+
+from __future__ import annotations
+
+import json
+import signal
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.e2e.cli.commands import captionfleet, command, environment
+from tests.pictures import jpeg_bytes
+from tests.processes import Process, wait_until
+
+DESCRIPTION = (
+    ".//{http://purl.org/dc/elements/1.1/}description//*[@{http://www.w3.org/XML/1998/namespace}lang]"
+)
+
+
+def watching(folder: Path, *arguments: str) -> Process:
+    """A process that watches the folder ``in``."""
+    words = [command(), "watch", "in", "--settle", "0.2", "--interval", "0.1", *arguments]
+    process = Process(words, environment=environment(folder), folder=folder)
+    process.start(lambda: "watching in" in process.output, timeout=90)
+    return process
+
+
+def interrupt(process: Process) -> None:
+    process.send(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.output.splitlines()[-1] == "captionfleet: interrupted"
+    assert "Traceback" not in process.output
+
+
+def sources(path: Path) -> list[str]:
+    """The images of a results file; the position of each is its line."""
+    items = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [item["position"] for item in items] == list(range(len(items)))
+    return [Path(item["name"]).stem for item in items]
+
+
+def test_what_appears_is_captioned_once_over_restarts(tmp_path: Path) -> None:
+    folder, lines = tmp_path / "in", tmp_path / "out.jsonl"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "old.jpg").write_bytes(jpeg_bytes(1))
+    process = watching(tmp_path, "-o", "out.jsonl", "--sidecar", "txt")
+    wait_until(lambda: (folder / "old.txt").exists(), 90, "the photo that was there")
+    (folder / "sub" / "new.jpg").write_bytes(jpeg_bytes(2))
+    (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    wait_until(lambda: lines.exists() and len(sources(lines)) == 3, 60, "the photos that came")
+    interrupt(process)
+    assert "torn.jpg: " in process.output
+    assert (folder / "sub" / "new.txt").exists()
+    # A crash has torn the last line: that photo alone is done again.
+    whole = lines.read_bytes()
+    lines.write_bytes(whole[:-20])
+    (folder / "later.jpg").write_bytes(jpeg_bytes(3))
+    process = watching(tmp_path, "-o", "out.jsonl")
+    wait_until(
+        lambda: "later" in sources(lines) and len(sources(lines)) == 4, 90, "the photo of the second run"
+    )
+    interrupt(process)
+    assert sorted(sources(lines)) == ["later", "new", "old", "torn"]
+
+
+def test_resume_skips_what_has_a_caption(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg_bytes(number))
+    assert captionfleet(tmp_path, "caption", "0.jpg", "-o", "x.jsonl", "--sidecar", "xmp").status == 0
+    packet = (tmp_path / "0.xmp").read_bytes()
+    caption = json.loads((tmp_path / "x.jsonl").read_text())["caption"]
+    assert [element.text for element in ET.fromstring(packet).iterfind(DESCRIPTION)] == [caption]
+    ran = captionfleet(tmp_path, "caption", "*.jpg", "-o", "x.jsonl", "--sidecar", "json", "--resume")
+    assert ran.status == 0, ran.complaints
+    assert "1 of 3 images have captions already" in ran.complaints
+    assert sources(tmp_path / "x.jsonl") == ["0", "1", "2"]
+    assert not (tmp_path / "0.json").exists()
+    assert json.loads((tmp_path / "2.json").read_text())["name"] == "2.jpg"
+    again = captionfleet(tmp_path, "caption", ".", "--sidecar", "json", "--resume")
+    assert "2 of 3 images have captions already" in again.complaints
+    ran = captionfleet(tmp_path, "caption", "0.jpg", "-o", "x.parquet")
+    assert ran.status == 0, ran.complaints
+    assert pq.read_table(tmp_path / "x.parquet").column("caption").to_pylist() == [caption]
