@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from api.body import RequestBody
 from api.context import Context
-from api.spool import Fingerprint, ItemSpool
+from api.fingerprints import Fingerprint
 from api.submission import Received
 from jobs.errors import RequestError
 from jobs.listing import KIND as PREFIX
+from jobs.lists import ItemList
 from jobs.manifest_source import KIND as MANIFEST
 from jobs.manifests import Lines, read_csv, read_ndjson
-from jobs.records import ImageReference, JobRequest, JobSpec, ObjectFilter
+from jobs.records import JobRequest, JobSpec, ObjectFilter, Reference
 from jobs.store.submit import NewExpansion
 from jobs.validation import invalid
 
@@ -42,8 +43,8 @@ class ReferenceRequest:
         self._context.services.intake.check(request)
         if request.images is None:
             return self._expanded(request)
-        spool = _Spool(self._context, self._owner, new=job_id is not None)
-        return spool.fill(iter(request.images), request, "references")
+        listed = _Listed(self._context, self._owner, new=job_id is not None)
+        return listed.fill(iter(request.images), request, "references")
 
     def _expanded(self, request: JobRequest) -> Received:
         """Return a request whose images are found in the background."""
@@ -54,7 +55,7 @@ class ReferenceRequest:
         fingerprint = Fingerprint()
         fingerprint.add(kind, uri, json.dumps(wanted, sort_keys=True))
         rest = NewExpansion(kind, {"uri": uri, "filter": wanted})
-        return Received(request, kind, ItemSpool(), fingerprint.of(request), rest)
+        return Received(request, kind, ItemList(), fingerprint.of(request), rest)
 
 
 class Manifest:
@@ -74,10 +75,10 @@ class Manifest:
     def receive(self, job_id: str | None) -> Received:
         """Read all lines; errors name the line."""
         self._context.services.intake.check(self._spec)
-        spool = _Spool(self._context, self._owner, new=job_id is not None)
+        listed = _Listed(self._context, self._owner, new=job_id is not None)
         references = read_csv(self._lines) if self._comma_separated else read_ndjson(self._lines)
         try:
-            return spool.fill(references, self._spec, "manifest")
+            return listed.fill(references, self._spec, "manifest")
         except RequestError as error:
             if error.code not in ("invalid_request", "forbidden", "upload_incomplete"):
                 raise
@@ -85,8 +86,8 @@ class Manifest:
             raise RequestError(error.code, place + error.message) from error
 
 
-class _Spool:
-    """Turns references into spooled items."""
+class _Listed:
+    """Turns references into listed items."""
 
     def __init__(self, context: Context, owner: str, *, new: bool) -> None:
         self._limit = context.services.settings.max_images
@@ -97,7 +98,7 @@ class _Spool:
 
     def fill(self, references: Iterator[Reference], spec: JobSpec, source: str) -> Received:
         """Read all references; raise ``RequestError`` too_many_images, forbidden or invalid_request."""
-        items = ItemSpool()
+        items = ItemList()
         try:
             noted = self._note(references)
             if self._new:

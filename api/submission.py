@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from api.context import Context
-from api.spool import ItemSpool
 from jobs.errors import CaptionfleetError, RequestError
 from jobs.ids import new_id
+from jobs.lists import ItemList
 from jobs.objects import job_prefix
 from jobs.records import JobSpec
 from jobs.store.submit import NewExpansion, NewJob, Reservation
@@ -28,7 +28,7 @@ class Received:
 
     spec: JobSpec
     source: str
-    items: ItemSpool
+    items: ItemList
     fingerprint: str
     # What is to be expanded in the background, instead of items.
     rest: NewExpansion | None = None

@@ -10,14 +10,15 @@ from pydantic import ValidationError
 
 from api.body import RequestBody
 from api.context import Context
+from api.fingerprints import Fingerprint
 from api.parts import Part, read_parts
-from api.spool import Fingerprint, ItemSpool
 from api.submission import Received
 from jobs.archive_source import KIND as ARCHIVE
 from jobs.archive_source import archive_prefix
 from jobs.archives import DETECT_BYTES, detect
 from jobs.errors import ItemCode, ItemError, RequestError
 from jobs.image_types import HEAD_BYTES, sniff
+from jobs.lists import ItemList
 from jobs.names import clean_name
 from jobs.objects import ObjectWriter, UploadBatch, image_key
 from jobs.objects.segments import SegmentWriter
@@ -101,7 +102,7 @@ class Images:
         self._batch = batch
         self._fingerprint = Fingerprint()
         self._rest: NewExpansion | None = None
-        self.items = ItemSpool()
+        self.items = ItemList()
 
     def take(self, part: Part) -> None:
         """Store one image; raise ``RequestError`` too_many_images."""
@@ -183,7 +184,7 @@ def receiving(context: Context, job_id: str | None) -> Iterator[Images]:
 
 
 @contextmanager
-def _closed_on_error(items: ItemSpool) -> Iterator[None]:
+def _closed_on_error(items: ItemList) -> Iterator[None]:
     try:
         yield
     except BaseException:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import islice
 
 from jobs.errors import RequestError
 from jobs.grants import Access
 from jobs.lists import KIND as LIST
-from jobs.lists import store_list, stored_list
+from jobs.lists import ItemList
 from jobs.objects import ObjectStore
 from jobs.options import check_options, check_prompt
 from jobs.outputs import output_uri
@@ -22,8 +22,6 @@ from jobs.store.submit import NewExpansion, NewItem, NewJob
 from jobs.urls import UrlError, UrlGuard
 
 METADATA_BYTES = 16 * 1024
-# What one transaction writes within a tenth of a second or two.
-ITEMS_AT_ONCE = 10_000
 
 
 class Intake:
@@ -89,18 +87,18 @@ class Intake:
 
         Of a long list the first items are written at once and the others in the background.
         """
-        counted = self._counted(items)
-        first = list(islice(counted, ITEMS_AT_ONCE))
-        following = next(counted, None)
-        if following is None:
-            publish(self._queue, self._store.submit.insert_job(job, first))
-            return
-        # Known before it is stored, so that the sweep finds it if this process dies.
-        self._store.submit.begin_upload(job.owner, job.id)
-        named = store_list(self._objects, job.id, chain([following], counted))
-        rest = stored_list(self._objects, job.id) if named else ()
-        uploads = (item.upload_id for item in rest if item.upload_id)
-        self._insert(job, first, NewExpansion(LIST), uploads)
+        most = self._settings.max_images
+        with items if isinstance(items, ItemList) else ItemList(islice(items, most + 1)) as listed:
+            if len(listed) > most:
+                raise RequestError("too_many_images", f"a job holds at most {most} images")
+            first = listed.first()
+            if len(first) == len(listed):
+                publish(self._queue, self._store.submit.insert_job(job, first))
+                return
+            # Known before it is stored, so that the sweep finds it if this process dies.
+            self._store.submit.begin_upload(job.owner, job.id)
+            listed.store_rest(self._objects, job.id)
+            self._insert(job, first, NewExpansion(LIST), listed.later_uploads())
 
     def submit_events(self, job: NewJob, events: Mapping[str, NewItem]) -> int:
         """Commit a job of those events (items by digest) that no job has yet; return how many there were."""
@@ -135,11 +133,3 @@ class Intake:
     def access(self, owner: str) -> Access:
         """Return what an owner's jobs may read, as of now."""
         return Access(self._settings, self._store.keys, owner)
-
-    def _counted(self, items: Iterable[NewItem]) -> Iterator[NewItem]:
-        for count, item in enumerate(items, start=1):
-            if count > self._settings.max_images:
-                raise RequestError(
-                    "too_many_images", f"a job holds at most {self._settings.max_images} images"
-                )
-            yield item

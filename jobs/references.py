@@ -28,8 +28,9 @@ class References:
 
     def item(self, reference: Reference) -> NewItem:
         """Return the item; raise ``RequestError`` forbidden, invalid_request or upload_incomplete."""
-        if reference.s3_uri is not None:
-            self._access.check(reference.s3_uri)
+        uri = reference.s3_uri
+        if uri is not None:
+            self._access.check(uri)
         if reference.upload_id is None:
             return self.unchecked(reference)
         upload = self._uploaded(reference.upload_id)

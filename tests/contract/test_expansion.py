@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-import jobs.intake
 import jobs.lists
 from jobs.errors import CaptionfleetError, ItemCode, ItemError, StorageUnavailable
 from jobs.expansion import Expander, Slice
@@ -232,8 +231,8 @@ def test_a_small_prepared_job_goes_with_the_fast_ones(store: Store, objects: Fol
 def test_a_long_list_is_written_in_part_and_expanded_from_its_object(
     store: Store, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.intake, "ITEMS_AT_ONCE", 7)
-    monkeypatch.setattr(jobs.lists, "SLICE_ITEMS", 4)
+    monkeypatch.setattr(jobs.lists, "LINE_ITEMS", 3)
+    monkeypatch.setattr(jobs.lists, "SLICE_LINES", 2)
     monkeypatch.setattr(jobs.lists, "BLOCK_BYTES", 100)
     expand = expander(store, objects, Numbers(0))
     intake = Intake(Settings(), store, EmbeddedQueue(), objects, expand.wake)
@@ -242,7 +241,7 @@ def test_a_long_list_is_written_in_part_and_expanded_from_its_object(
     job_id = new_id("job")
     intake.submit(NewJob(job_id, "ann", "small", "manifest", JobSpec()), iter(listed))
     job = read(store, job_id)
-    assert (job.status, job.counts.total, job.counts.failed) == ("preparing", 7, 1)
+    assert (job.status, job.counts.total, job.counts.failed) == ("preparing", 6, 1)
     assert store.sweeps.abandoned_uploads() == []
     monkeypatch.setattr("jobs.expansion.TURN_SLICES", 2)
     while expand.run_once():

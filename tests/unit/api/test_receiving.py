@@ -1,4 +1,4 @@
-"""The pieces that read a request: parts, names, types, spool, fingerprint, cursors, documentation types."""
+"""The pieces that read a request: parts, names, types, listed, fingerprint, cursors, documentation types."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from api.body import RequestBody
 from api.cursors import item_cursor, job_cursor, read_item_cursor, read_job_cursor
 from api.docs import type_text
 from api.filenames import disposition
+from api.fingerprints import Fingerprint
 from api.parts import read_parts
-from api.spool import Fingerprint, ItemSpool
 from jobs.errors import ItemCode, ItemError, RequestError
 from jobs.ids import new_id
 from jobs.image_types import HEAD_BYTES, sniff
+from jobs.lists import ItemList
 from jobs.names import clean_name
 from jobs.records import CaptionOptions, JobRequest, JobSpec
 from jobs.store.submit import NewItem
@@ -151,22 +152,20 @@ def test_anything_else_is_bytes(head: bytes) -> None:
     assert sniff(head) == "application/octet-stream"
 
 
-def test_a_spool_gives_back_what_it_was_given_as_often_as_asked() -> None:
+def test_a_list_gives_back_what_it_was_given_as_often_as_asked() -> None:
     items = [
         NewItem("ä\n.jpg", "id", "upload", "k/0", "image/png", "0" * 64),
         NewItem("b", "b", "s3://x/y"),
         NewItem("c", "c", "upload", error=ItemError(ItemCode.IMAGE_TOO_LARGE, "too large")),
     ]
-    spool = ItemSpool()
-    for item in items:
-        spool.add(item)
+    listed = ItemList(items)
     for _ in range(2):
-        again = list(spool)
+        again = list(listed)
         assert again[:2] == items[:2]
         assert again[2].error is not None
         assert (again[2].error.code, again[2].error.message) == ("image_too_large", "too large")
-    assert len(spool) == 3
-    spool.close()
+    assert len(listed) == 3
+    listed.close()
 
 
 def test_a_fingerprint_depends_on_every_image_and_the_job_alone() -> None:
