@@ -28,6 +28,11 @@ class RequestBody:
         self._received = 0
         self._done = self._length == 0
 
+    @property
+    def received(self) -> int:
+        """Bytes read so far."""
+        return self._received
+
     def read(self) -> bytes:
         """Return the next block, empty at the end.
 

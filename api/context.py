@@ -10,6 +10,8 @@ from api.auth import KeyRing
 from api.heartbeats import Heartbeats
 from api.readiness import Readiness
 from api.waiting import JobWatch
+from jobs.meters import Exposition, Meters
+from jobs.metrics import BACKGROUND, FLEET, WORKER, FleetReadings
 from jobs.services import Services
 
 EXTENSION = "captionfleet"
@@ -24,6 +26,7 @@ class Context:
     watch: JobWatch
     heartbeats: Heartbeats
     readiness: Readiness
+    exposition: Exposition
 
     def close(self) -> None:
         """End waiting requests and let go of everything."""
@@ -32,15 +35,23 @@ class Context:
         self.services.close()
 
 
-def build_context(services: Services) -> Context:
-    """Make an API process's context; nothing starts before it is needed."""
+def build_context(services: Services, http: Meters) -> Context:
+    """Make an API process's context, ``http`` being its own meters; nothing starts before it is needed."""
     return Context(
         services=services,
         keys=KeyRing(services.store.keys.owner_of),
         watch=JobWatch(services.store.jobs.versions, places=services.settings.api_threads // 2),
         heartbeats=Heartbeats(services.store.submit.heartbeat),
         readiness=Readiness(services),
+        exposition=_exposition(services, http),
     )
+
+
+def _exposition(services: Services, http: Meters) -> Exposition:
+    """Return what to show: in embedded mode also of the worker, which is in this process."""
+    embedded = services.settings.embedded
+    groups = [http, FLEET, BACKGROUND, *([WORKER] if embedded else [])]
+    return Exposition(groups, [FleetReadings(services.settings, services.store).refresh], process=embedded)
 
 
 def current_context() -> Context:

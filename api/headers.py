@@ -9,14 +9,16 @@ from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, g, request
 
+from api.metering import note_received
 from api.routes import request_body
 from jobs.ids import new_id
+from jobs.logs import forget_ids, note_ids
 from jobs.settings import Settings
 
 log = logging.getLogger("captionfleet.requests")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_QUIET = frozenset({"/healthz", "/readyz"})
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 SANDBOX = f"{NOTHING}; sandbox"
 
@@ -47,6 +49,8 @@ def _begin() -> None:
     g.began = time.monotonic()
     sent = request.headers.get("X-Request-Id", "")
     g.request_id = sent if _SANE_ID.fullmatch(sent) else new_id("req")
+    forget_ids()
+    note_ids(request=g.request_id)
 
 
 def _guard(response: Response) -> Response:
@@ -62,18 +66,16 @@ def _guard(response: Response) -> Response:
 
 def _end(response: Response) -> Response:
     request_body().settle(response)
+    note_received(request_body())
     level = logging.DEBUG if request.path in _QUIET else logging.INFO
     milliseconds = (time.monotonic() - g.began) * 1000
-    path = quote(request.path)
-    who = g.get("owner") or "-"
-    log.log(
-        level,
-        "%s %s %d %.0f ms owner=%s id=%s",
-        request.method,
-        path,
-        response.status_code,
-        milliseconds,
-        who,
-        g.request_id,
-    )
+    fields = {
+        "method": request.method,
+        "path": quote(request.path),
+        "status": response.status_code,
+        "ms": round(milliseconds),
+        "owner": g.get("owner") or "-",
+    }
+    line = "%(method)s %(path)s %(status)d %(ms)d ms owner=%(owner)s"
+    log.log(level, line + f" id={g.request_id}", fields, extra={"fields": fields})
     return response

@@ -15,6 +15,7 @@ from api.auth import authenticate
 from api.body import RequestBody
 from api.context import Context, current_context
 from jobs.errors import RequestError
+from jobs.logs import note_ids
 from jobs.services import Services
 from jobs.validation import invalid
 
@@ -103,6 +104,8 @@ def _view(route: Route) -> Callable[..., Response]:
         settings = context.services.settings
         g.owner = "" if route.keyless else authenticate(settings, context.keys, request)
         _check_path(path)
+        if "job_id" in path:
+            note_ids(job=path["job_id"])
         call = Call(context, g.owner, _query(route.query, request.args), request_body())
         return route.handler(call, **path)
 

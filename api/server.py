@@ -18,11 +18,13 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
+from api.app import METERS
 from api.context import EXTENSION, Context
 from api.problems import PROBLEM_TYPE, problem_body
 from jobs.errors import StartupError
 from jobs.ids import new_id
-from jobs.ports import BACKLOG, open_listener
+from jobs.metrics import BACKGROUND, WORKER
+from jobs.ports import BACKLOG, open_listener, open_metrics_listener, show_metrics
 from jobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ KEEPALIVE_S = 75
 # The event loop answers within milliseconds; start-up (schema check, model) may take longer.
 HEARTBEAT_S = 120
 GRACEFUL_S = 30
+# What processes count together, for a scrape reaches one of them.
+SHARED = (METERS.group, BACKGROUND, WORKER)
 
 
 def serve(
@@ -54,6 +58,8 @@ def serve(
     listener = open_listener(settings.host, settings.port)
     reports, report = os.pipe()
     server = _Server(make_app, settings, workers, listener, report, on_exit)
+    for meters in SHARED:
+        meters.share(workers)
     parent = os.getpid()
     try:
         server.run()
@@ -118,6 +124,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._report = report
         self._on_exit = on_exit
         self._door: Door | None = None
+        self._metrics = open_metrics_listener(settings)
         super().__init__()
 
     def run(self) -> None:
@@ -141,6 +148,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "when_ready": self._let_go,
             "post_worker_init": self._tell_address,
             "worker_exit": self._leave,
+            "pre_fork": self._choose_slot,
+            "post_fork": self._take_slot,
         }
         for name, value in chosen.items():
             self.cfg.set(name, value)
@@ -153,7 +162,17 @@ class _Server(BaseApplication):  # type: ignore[misc]
             # The parent says it once, whichever of its processes finds it first.
             os.write(self._report, json.dumps([error.code, error.message[:2000]]).encode() + b"\n")
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from error
+        show_metrics(self._metrics, self._door.context.exposition)
         return self._door
+
+    def _choose_slot(self, arbiter: Arbiter, worker: ApiWorker) -> None:
+        """Give a process the place in shared memory of one that has ended."""
+        taken = {other.slot for other in arbiter.WORKERS.values()}
+        worker.slot = min(set(range(len(taken) + 1)) - taken)
+
+    def _take_slot(self, _arbiter: Arbiter, worker: ApiWorker) -> None:
+        for meters in SHARED:
+            meters.take_slot(worker.slot)
 
     def _let_go(self, _arbiter: Arbiter) -> None:
         self._listener.close()
@@ -198,6 +217,7 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker process, ending waiting requests early and refusing in our words."""
 
     quitting = False
+    slot = 0
 
     def init_signals(self) -> None:
         """Take signals, but leave a closed terminal to the parent process."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from http import HTTPStatus
 
-from flask import Response, render_template
+from flask import Response, render_template, request
 
 from api.answers import json_answer
 from api.headers import page_policy
 from api.routes import Answer, Call, NoQuery, Route
+from jobs.errors import RequestError
 from jobs.records import Health, ModelInfo, ModelList
 from jobs.store.workers import Worker
 
@@ -48,6 +49,16 @@ def read_readiness(call: Call[NoQuery]) -> Response:
     return json_answer(health, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
+def read_metrics(call: Call[NoQuery]) -> Response:
+    """Show Prometheus what was counted; where there are API keys, that is no business of their owners."""
+    settings = call.services.settings
+    if settings.keys_required:
+        message = "metrics are shown on CAPTIONFLEET_METRICS_PORT, inside the operator's network"
+        raise RequestError("forbidden", message)
+    body, content_type = call.context.exposition.render(request.headers.get("Accept", ""))
+    return Response(body, content_type=content_type)
+
+
 def read_page(call: Call[NoQuery]) -> Response:
     """Show the web page."""
     response = Response(render_template("page.html"), content_type="text/html; charset=utf-8")
@@ -83,6 +94,15 @@ SYSTEM_ROUTES = (
         "Can the process serve?",
         (Answer(200, "Yes.", Health), Answer(503, "No, and why.", Health)),
         keyless=True,
+        tag="service",
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        read_metrics,
+        "Metrics for Prometheus (where no keys are needed)",
+        (Answer(200, "All metrics.", media_types=("text/plain",)),),
+        refusals=("forbidden",),
         tag="service",
     ),
     Route(

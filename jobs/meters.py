@@ -33,7 +33,6 @@ class Meters:
         """What this process counts in."""
         self.declared: list[Meter] = []
         self._slots: list[memoryview[float]] = []
-        self._refresh: list[Callable[[], None]] = []
 
     def add(self, meter: Meter, cells: int) -> int:
         """Declare a meter; return the number of its first cell."""
@@ -60,17 +59,6 @@ class Meters:
     def total(self, cell: int) -> float:
         """Return a cell's sum over all processes."""
         return sum(slot[cell] for slot in self._slots) if self._slots else self.cells[cell]
-
-    def before_reading(self, refresh: Callable[[], None]) -> None:
-        """Have ``refresh`` called before each scrape, to set gauges."""
-        self._refresh.append(refresh)
-
-    def read(self) -> Iterator[Metric]:
-        """Yield every meter with all it has counted."""
-        for refresh in self._refresh:
-            refresh()
-        for meter in self.declared:
-            yield meter.read()
 
 
 class Meter:
@@ -198,6 +186,11 @@ class Gauge(Meter):
         with self._lock:
             self._found[values] = float(number)
 
+    def drop(self, *values: str) -> None:
+        """Know one number no more."""
+        with self._lock:
+            self._found.pop(values, None)
+
     def clear(self) -> None:
         """Know no number any more."""
         with self._lock:
@@ -219,13 +212,25 @@ class Gauge(Meter):
 class Exposition:
     """What one process shows to Prometheus."""
 
-    def __init__(self, groups: Sequence[Meters]) -> None:
+    def __init__(
+        self, groups: Sequence[Meters], refresh: Sequence[Callable[[], None]] = (), *, process: bool = False
+    ) -> None:
+        """Show ``groups`` once ``refresh`` set their gauges, and the ``process`` as Prometheus names it."""
         self._groups = groups
+        self._refresh = refresh
+        self._process = process
 
     def collect(self) -> Iterator[Metric]:
-        """Yield everything, as Prometheus' client wants it."""
+        """Yield every meter with all it has counted, as Prometheus' client wants it."""
+        from prometheus_client import ProcessCollector
+
+        for refresh in self._refresh:
+            refresh()
         for group in self._groups:
-            yield from group.read()
+            for meter in group.declared:
+                yield meter.read()
+        if self._process:
+            yield from ProcessCollector(registry=None).collect()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the text in the form that a client accepts, and its content type."""

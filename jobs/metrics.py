@@ -119,7 +119,8 @@ DECODE_CRASHES = Counter(
 GPU_MEMORY = Gauge(
     WORKER,
     "captionfleet_worker_gpu_memory_bytes",
-    "Memory of the GPU: allocated by tensors, reserved by this process, in use by anybody, and in total.",
+    "Memory of the GPU: allocated by tensors, reserved by this process, used by anybody, total.",
+    "device",
     "state",
 )
 

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 
 from jobs.backlog import BacklogMetric
+from jobs.metrics import CHUNKS_RECOVERED, MESSAGES_REPEATED
 from jobs.queue import JobQueue, Message, publish
 from jobs.store import Store
 from jobs.turns import Turns
@@ -51,7 +52,9 @@ class Sweep:
 
     def _work(self) -> None:
         sweeps = self._store.sweeps
-        publish(self._queue, sweeps.recover_leases())
+        recovered = sweeps.recover_leases()
+        CHUNKS_RECOVERED.add(len(recovered))
+        publish(self._queue, recovered)
         publish(self._queue, sweeps.due_retries())
         publish(self._queue, sweeps.widen_windows())
         while sweeps.finish_cancels() and not self._turns.stopping:
@@ -77,4 +80,5 @@ class Sweep:
         if messages:
             log.info("%d messages seem lost; sending them again", len(messages))
             if publish(self._queue, messages):
+                MESSAGES_REPEATED.add(len(messages))
                 self._store.sweeps.renotice(messages)

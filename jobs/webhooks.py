@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 from jobs.errors import DatabaseUnavailable, ItemCode
 from jobs.events import DeliveryAttempt, DeliveryStatus
+from jobs.metrics import WEBHOOK_TRIES
 from jobs.store.webhooks import Due, WebhookStore
 from jobs.urls import Reply, UrlError, UrlGuard
 
@@ -112,6 +113,7 @@ class WebhookSender:
         attempt = _attempt(began, reply.status, None if taken else "the receiver did not take it")
         if taken:
             self._store.settle(due, attempt, DeliveryStatus.DELIVERED, None)
+            WEBHOOK_TRIES.add(1, "delivered")
         else:
             self._settle(due, attempt, final=reply.status == GONE)
 
@@ -130,9 +132,11 @@ class WebhookSender:
         if final or due.attempt > len(PAUSES_S):
             log.warning("the webhook %s of %s was given up: %s", due.id, due.owner, attempt.error)
             self._store.settle(due, attempt, DeliveryStatus.FAILED, None)
+            WEBHOOK_TRIES.add(1, "failed")
             return
         pause = PAUSES_S[due.attempt - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
         self._store.settle(due, attempt, DeliveryStatus.PENDING, pause)
+        WEBHOOK_TRIES.add(1, "postponed")
 
 
 def _attempt(began: datetime, status: int | None, error: str | None) -> DeliveryAttempt:

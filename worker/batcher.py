@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from concurrent.futures import Future
 
+from jobs.metrics import BATCH_IMAGES, BATCH_PLACES, STAGE_PLACES, STAGE_SECONDS
 from model.captioner import Caption, Captioner, DecodingOptions, Pixels
 from worker.forward import Entry, Forward
 from worker.rate import Rate
@@ -67,6 +68,8 @@ class Batcher:
         self._watchdog = Watchdog(forward_limit_s)
         self._forward = Forward(captioner, self._watchdog, batch_size)
         self._capacity = BATCHES_AHEAD * batch_size
+        STAGE_PLACES.add(self._capacity, "wait")
+        STAGE_PLACES.add(1, "caption")
         self._fast = _Lane(FAST_PATIENCE_S)
         self._bulk = _Lane(BULK_PATIENCE_S)
         lock = threading.Lock()
@@ -114,13 +117,20 @@ class Batcher:
             self._space.notify_all()
         self._thread.join()
         self._watchdog.close()
+        STAGE_PLACES.add(-self._capacity, "wait")
+        STAGE_PLACES.add(-1, "caption")
 
     def _lane(self, fast: bool) -> _Lane:
         return self._fast if fast else self._bulk
 
     def _loop(self) -> None:
         while batch := self._next_batch():
+            began = time.monotonic()
+            BATCH_IMAGES.observe(len(batch))
+            BATCH_PLACES.add(max(len(batch), self._forward.limit(batch[0].options)))
+            STAGE_SECONDS.add(sum(began - entry.since for entry in batch), "wait")
             self._forward.run(batch)
+            STAGE_SECONDS.add(time.monotonic() - began, "caption")
             self._measure(len(batch))
         for lane in (self._fast, self._bulk):
             while entry := lane.oldest():

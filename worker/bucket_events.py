@@ -26,6 +26,9 @@ from jobs.errors import (
 from jobs.ids import new_id
 from jobs.image_types import named_like_image
 from jobs.listing import listed_item
+from jobs.meters import Exposition
+from jobs.metrics import BACKGROUND, EVENT_MESSAGES, EVENT_OBJECTS, EVENT_WAITS, EVENTS
+from jobs.ports import open_metrics_listener, show_metrics
 from jobs.queue.sqs import Received, Sqs
 from jobs.services import Services, build_services
 from jobs.settings import Settings
@@ -80,6 +83,7 @@ class EventConsumer:
                 pause = FIRST_PAUSE_S
             except TransientError as error:
                 # What was received comes again when its visibility time has passed.
+                EVENT_WAITS.add()
                 log.warning("bucket events wait: %s", error)
                 self._stopping.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -129,11 +133,13 @@ class EventConsumer:
         """Delete what was taken, and what could not be once it is a dead letter."""
         good = [message for number, message in enumerate(messages) if number not in faults]
         self._sqs.delete(self._queue_url, good)
+        EVENT_MESSAGES.add(len(good), "taken")
         for number, reasons in faults.items():
             reason = "; ".join(dict.fromkeys(reasons))
             log.warning("message %s goes to the dead-letter queue: %s", messages[number].id, reason)
             self._sqs.send(self._dead_letter_url or "", messages[number].body, reason)
             self._sqs.delete(self._queue_url, [messages[number]])
+            EVENT_MESSAGES.add(1, "dead_letter")
 
     def _take(self, messages: Sequence[Received]) -> Mapping[int, Sequence[str]]:
         """Make jobs of all events that no job has yet; return what is wrong with messages, by number."""
@@ -193,6 +199,7 @@ class EventConsumer:
             job = NewJob(new_id("job"), rule.owner, model, SOURCE, spec)
             intake.check_output(job.id, rule.owner, spec)
             taken = intake.submit_events(job, part)
+            EVENT_OBJECTS.add(taken)
             where = f": {job.id} of {rule.owner}" if taken else ""
             log.info("%d events under %s, %d new%s", len(part), rule.uri, taken, where)
 
@@ -250,6 +257,7 @@ def run_events(settings: Settings, sqs: Sqs | None = None) -> int:
     if url is None:
         message = "CAPTIONFLEET_EVENTS_QUEUE_URL is not set: which queue do notifications go to?"
         raise StartupError("configuration_invalid", message)
+    show_metrics(open_metrics_listener(settings), Exposition([EVENTS, BACKGROUND], process=True))
     services = build_services(settings)
     consumer = EventConsumer(services, sqs or Sqs(url), url, settings.events_dead_letter_url)
     for number in (signal.SIGTERM, signal.SIGINT):

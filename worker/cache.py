@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future
 
 from jobs.errors import DatabaseUnavailable, TransientError
+from jobs.metrics import CACHE_LOOKUPS
 from jobs.store.cache import CachedCaption, CacheStore
 from jobs.store.chunks import Claim
 from model.captioner import Caption, DecodingOptions
@@ -72,11 +73,14 @@ class CaptionCache:
         if not digests:
             return {}
         found = self._find({keys.of(digest) for digest in digests.values()})
-        return {
+        known = {
             position: _loaded(cached, digest)
             for position, digest in digests.items()
             if (cached := found.get(keys.of(digest)))
         }
+        CACHE_LOOKUPS.add(len(known), "hit")
+        CACHE_LOOKUPS.add(len(digests) - len(known), "miss")
+        return known
 
     def find(self, key: str, sha256: str) -> Loaded | None:
         """Look one fetched image up, together with others that were fetched meanwhile."""
@@ -96,6 +100,7 @@ class CaptionCache:
                 lookup.ready.set()
         lookup.ready.wait()
         cached = lookup.found.get(key)
+        CACHE_LOOKUPS.add(1, "hit" if cached else "miss")
         return _loaded(cached, sha256) if cached else None
 
     def once(self, key: str, load: Callable[[], Loaded]) -> Loaded:

@@ -14,12 +14,16 @@ from typing import IO
 
 from jobs.errors import DatabaseUnavailable, StartupError
 from jobs.logs import set_up_logs
+from jobs.meters import Exposition
+from jobs.metrics import BACKGROUND, WORKER
+from jobs.ports import open_metrics_listener, show_metrics
 from jobs.services import Services, build_services
 from jobs.settings import Settings
 from jobs.store.schema import check
 from model.captioner import Captioner
 from worker.celery_app import CeleryConsumer
 from worker.exclusion import Exclusion
+from worker.gpu import read_gpu_memory
 from worker.loading import load_model, serving
 from worker.pipeline import Pipeline
 from worker.stopping import until_answered
@@ -49,6 +53,8 @@ class WorkerProcess:
         """Serve until a signal; return the exit status. Raises ``StartupError``."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
+        exposition = Exposition([WORKER, BACKGROUND], [read_gpu_memory], process=True)
+        show_metrics(open_metrics_listener(self._settings), exposition)
         services = build_services(self._settings)
         try:
             until_answered(self._stopping, lambda: check(services.store.database))

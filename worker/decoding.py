@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from jobs.errors import ItemCode, ItemError
+from jobs.metrics import DECODE_CRASHES, DECODE_STARTS, STAGE_PLACES, STAGE_SECONDS
 from model.captioner import Preprocessing
 from model.images import DEFAULT_MAX_PIXELS, DecodedImage
 from worker.decode_child import Orders
@@ -162,6 +164,7 @@ class _Slot:
             return child
         self._drop_child()
         child = self._child = DecodeProcess(self._orders)
+        DECODE_STARTS.add()
         try:
             child.wait_ready()
         except DecoderUnavailable:
@@ -177,17 +180,20 @@ class _Slot:
     def _finish(self, work: _Work) -> None:
         if not work.future.set_running_or_notify_cancel():
             return
+        began = time.monotonic()
         try:
             work.future.set_result(self._decode(work.data))
         except Exception as error:
             # Whatever it was: who waits for the image must hear of it, and the next one must have its turn.
             work.future.set_exception(error)
+        STAGE_SECONDS.add(time.monotonic() - began, "decode")
 
     def _decode(self, data: bytes | memoryview, again: bool = True) -> DecodedImage:
         try:
             return self._ready_child().decode(data)
         except TimeoutError:
             self._drop_child()
+            DECODE_CRASHES.add()
             raise ItemError(
                 ItemCode.TIMEOUT, f"decoding took longer than {self._orders.time_limit_s:g} s"
             ) from None
@@ -195,6 +201,7 @@ class _Slot:
             self._drop_child()
             if self._state.closing.is_set():
                 raise DecoderUnavailable("the decode pool was closed") from death
+            DECODE_CRASHES.add()
             logger.warning("a decoding process ended by %s on an image of %d bytes", death, len(data))
             if not (again and death.status in _OUTSIDE):
                 raise _blame(death) from death
@@ -238,6 +245,7 @@ class DecodePool:
         )
         self._waiting = _Waiting(_WAITING_PER_PROCESS * processes)
         self._state = _State(processes)
+        STAGE_PLACES.add(processes, "decode")
         self._slots = [_Slot(orders, self._waiting, self._state, number) for number in range(processes)]
         for slot in self._slots:
             slot.thread.start()
@@ -266,6 +274,7 @@ class DecodePool:
             slot.interrupt()
         for slot in self._slots:
             slot.thread.join()
+        STAGE_PLACES.add(-len(self._slots), "decode")
 
     def __enter__(self) -> Self:
         return self

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from jobs.errors import CaptionfleetError, ItemCode, ItemError, StorageUnavailable
+from jobs.logs import working_on
+from jobs.metrics import STAGE_PLACES, STAGE_SECONDS
 from jobs.objects.sources import WEB, Sources
 from jobs.store.chunks import ClaimedItem
 from jobs.urls import UrlError
@@ -49,6 +52,8 @@ class Images:
         self._bulk = ThreadPoolExecutor(bulk, thread_name_prefix="load")
         self._fast = ThreadPoolExecutor(THREADS_FAST, thread_name_prefix="load-fast")
         self._web = ThreadPoolExecutor(THREADS_WEB, thread_name_prefix="load-web")
+        self._places = bulk + THREADS_FAST + THREADS_WEB
+        STAGE_PLACES.add(self._places, "fetch")
 
     def load(self, hold: Hold, options: DecodingOptions) -> list[Future[Loaded]]:
         """Begin to load every item of a chunk.
@@ -73,11 +78,22 @@ class Images:
         """Begin nothing more; a fetch that hangs is not waited for."""
         for threads in (self._bulk, self._fast, self._web):
             threads.shutdown(wait=False, cancel_futures=True)
+        STAGE_PLACES.add(-self._places, "fetch")
 
     def _load(self, hold: Hold, options: DecodingOptions, keys: Keys | None, item: ClaimedItem) -> Loaded:
+        with working_on(job=hold.claim.job_id, chunk=hold.claim.number):
+            return self._load_known(hold, options, keys, item)
+
+    def _load_known(
+        self, hold: Hold, options: DecodingOptions, keys: Keys | None, item: ClaimedItem
+    ) -> Loaded:
         try:
             _go_on(hold)
-            data = self._fetch(hold, item)
+            began = time.monotonic()
+            try:
+                data = self._fetch(hold, item)
+            finally:
+                STAGE_SECONDS.add(time.monotonic() - began, "fetch")
             sha256 = item.sha256 or hashlib.sha256(data).hexdigest()
             if keys is None:
                 return self._submit(hold, options, data, sha256, None)

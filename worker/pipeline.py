@@ -9,6 +9,8 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from jobs.errors import DatabaseUnavailable, ItemCode, ItemError, StorageUnavailable, TransientError
+from jobs.logs import working_on
+from jobs.metrics import CHUNKS_IN_HAND, INFO
 from jobs.queue import publish
 from jobs.records import CaptionOptions
 from jobs.services import Services
@@ -80,9 +82,15 @@ class Pipeline:
         )
         self._recorder = Recorder(services.store.chunks, services.queue, lambda: len(self._leases.in_hand()))
         self._leases.start()
+        self._info = (serving.model, captioner.name, captioner.device)
+        INFO.put(1, *self._info)
 
     def run_chunk(self, job_id: str, number: int) -> bool:
         """Claim one chunk and see it through; false if this worker stops and did not look at it."""
+        with working_on(job=job_id, chunk=number):
+            return self._run_chunk(job_id, number)
+
+    def _run_chunk(self, job_id: str, number: int) -> bool:
         with self._exclusion.shared() as joined:
             if not joined:
                 return False
@@ -114,6 +122,7 @@ class Pipeline:
         self._decoder.close()
         self._images.close()
         self._leases.close()
+        INFO.drop(*self._info)
 
     def _claim(self, job_id: str, number: int) -> Hold | None:
         worker, lease_s = self._serving.worker_id, self._services.settings.lease_s
@@ -128,6 +137,7 @@ class Pipeline:
 
     def _run(self, hold: Hold) -> None:
         claim = hold.claim
+        CHUNKS_IN_HAND.add(1)
         try:
             self._finish(hold)
         except (Stopped, CancelledError):
@@ -140,6 +150,7 @@ class Pipeline:
             log.exception("chunk %d of %s failed", claim.number, claim.job_id)
             self._try_later(claim, error)
         finally:
+            CHUNKS_IN_HAND.add(-1)
             self._leases.drop(hold)
 
     def _finish(self, hold: Hold) -> None:

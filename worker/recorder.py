@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from jobs.errors import DatabaseUnavailable
+from jobs.metrics import FAILURES, IMAGES, STAGE_PLACES, STAGE_SECONDS
 from jobs.queue import JobQueue, Message, publish
 from jobs.store.chunks import ChunkResult, ChunkStore, Recorded
 from worker.stopping import Stopped, until_answered
@@ -44,6 +46,7 @@ class Recorder:
         self._last = float("-inf")
         # A broker that does not answer must not hold up the next recording.
         self._announcer = ThreadPoolExecutor(1, thread_name_prefix="announce")
+        STAGE_PLACES.add(1, "record")
         self._thread = start_vital(self._run, "recorder")
 
     def record(self, result: ChunkResult) -> Future[bool]:
@@ -68,10 +71,13 @@ class Recorder:
             self._changed.notify()
         self._thread.join()
         self._announcer.shutdown()
+        STAGE_PLACES.add(-1, "record")
 
     def _run(self) -> None:
         while batch := self._next():
+            began = time.monotonic()
             self._write(batch)
+            STAGE_SECONDS.add(time.monotonic() - began, "record")
 
     def _next(self) -> list[_Waiting]:
         """Wait for results to write; empty when closed and done."""
@@ -116,13 +122,24 @@ class Recorder:
         closed = {(claim.job_id, claim.number) for claim in recorded.closed}
         for waiting in batch:
             claim = waiting.result.claim
-            waiting.future.set_result((claim.job_id, claim.number) in closed)
+            counted = (claim.job_id, claim.number) in closed
+            if counted:
+                _count(waiting.result)
+            waiting.future.set_result(counted)
 
     def _announce(self, messages: list[Message]) -> None:
         try:
             publish(self._queue, messages)
         except Exception:
             log.exception("the sweep will announce %d chunks later", len(messages))
+
+
+def _count(result: ChunkResult) -> None:
+    codes = Counter(item.error.code for item in result.items if item.error is not None)
+    IMAGES.add(len(result.items) - codes.total(), "succeeded")
+    IMAGES.add(codes.total(), "failed")
+    for code, images in codes.items():
+        FAILURES.add(images, code)
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:
