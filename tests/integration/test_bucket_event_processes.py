@@ -68,13 +68,19 @@ class Bucket:
         return made
 
     def die_before_deleting(self, marker: Path) -> None:
-        """Run a consumer until it has made jobs and is about to delete the messages, and kill it."""
-        before = len(self.jobs())
+        """Run a consumer until it has made a job and is about to delete the messages, and kill it."""
         stuck = self.process("-c", STUCK, marker)
         wait_until(lambda: marker.exists() or not stuck.alive, 60, "a commit")
         assert stuck.alive, stuck.output
-        assert len(self.jobs()) > before
+        assert self.jobs()
         stuck.kill()
+
+    def die_anywhere(self) -> None:
+        """Run the real command until it has made a job, and kill it wherever it is then."""
+        before = len(self.jobs())
+        consumer = self.process("-m", "cli.main", "events")
+        wait_until(lambda: len(self.jobs()) > before, 60, "a job")
+        consumer.kill()
 
     def jobs(self) -> list[Job]:
         store, before = self.cluster.services.store.jobs, None
@@ -151,9 +157,11 @@ def test_photos_that_are_put_are_captioned_once_whoever_is_killed(
 ) -> None:
     bucket.cluster.worker(wait=False)
     share = count // (deaths + 1)
-    for death in range(deaths):
+    bucket.put(0, share)
+    bucket.die_before_deleting(tmp_path / "committed")
+    for death in range(1, deaths):
         bucket.put(death * share, (death + 1) * share)
-        bucket.die_before_deleting(tmp_path / f"committed-{death}")
+        bucket.die_anywhere()
     survivors = [bucket.process("-m", "cli.main", "events") for _ in range(2)]
     bucket.put(deaths * share, count)
     wait_until(lambda: bucket.counted() == (count, count), 240, "all captions")
