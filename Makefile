@@ -6,10 +6,12 @@ BIN := $(VENV)/bin
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
 INPUTS := pyproject.toml requirements.lock $(wildcard client/pyproject.toml)
 CLIENT := $(if $(wildcard client/pyproject.toml),-e ./client)
+# Its many pins suit no other package, so it lives apart.
+CHECKOV := 3.3.30
 # Passed on to serve, test, bench and soak, for example: make test ARGS="tests/unit -x"
 ARGS :=
 
-.PHONY: help demo serve test check bench chaos soak setup setup-dev lock clean
+.PHONY: help demo serve test check check-deploy bench chaos soak setup setup-dev lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -28,6 +30,12 @@ check: setup-dev ## Check style, types and import contracts
 	@status=0; for tool in "ruff check" "ruff format --check" mypy "lint-imports --no-logo"; do \
 	  echo "$$tool"; $(BIN)/$$tool || status=1; \
 	done; exit $$status
+
+check-deploy: setup-dev ## Scan the synthesised AWS templates for security mistakes
+	@test -x $(VENV)/checkov/bin/checkov || { $(BIN)/python -m venv $(VENV)/checkov && \
+	  $(VENV)/checkov/bin/pip install --quiet --disable-pip-version-check checkov==$(CHECKOV); }
+	@rm -rf $(VENV)/cdk.out && $(BIN)/python -m tests.deploy.synthesis $(VENV)/cdk.out
+	@$(VENV)/checkov/bin/checkov --config-file deploy/aws/.checkov.yaml --skip-download --directory $(VENV)/cdk.out
 
 bench: setup-dev ## Measure throughput and latency on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)

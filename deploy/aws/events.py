@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aws_cdk import Duration
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
@@ -40,10 +41,16 @@ class EventConsumer(Construct):
             "events",
             image=ecs.ContainerImage.from_ecr_repository(repository, software.deployment.tag),
             command=["events", "--queue-url", photos.queue.queue_url],
-            environment=software.environment(),
+            environment=software.environment(CAPTIONFLEET_ALIVE_FILE="/tmp/alive"),  # noqa: S108
             secrets=software.secrets(),
             logging=log_driver(self, "Log"),
             readonly_root_filesystem=True,
+            # It touches the file whenever it has asked the queue.
+            health_check=ecs.HealthCheck(
+                command=["CMD-SHELL", "test $(($(date +%s) - $(stat -c %Y /tmp/alive))) -lt 30"],
+                interval=Duration.seconds(15),
+                start_period=Duration.seconds(60),
+            ),
         )
         container.add_mount_points(
             ecs.MountPoint(container_path="/tmp", source_volume="tmp", read_only=False)  # noqa: S108

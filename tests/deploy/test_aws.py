@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.conftest import Template, synthesise
+from tests.deploy.synthesis import Template, synthesise
 
 
 def of_type(template: Template, kind: str) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def containers(template: Template) -> Iterator[dict[str, Any]]:
 def test_cfn_lint_finds_nothing(synthesised: Path) -> None:
     files = [str(file) for file in synthesised.glob("*.template.json")]
     # W3005: the CDK states dependencies that a reference already implies.
-    command = [Path(sys.executable).parent / "cfn-lint", "--regions", "us-east-1", "--ignore-checks", "W3005"]
+    command = [str(Path(sys.executable).parent / "cfn-lint"), "--regions", "us-east-1", "--ignore-checks", "W3005"]
     run = subprocess.run(
         [*command, "--", *files],
         capture_output=True,

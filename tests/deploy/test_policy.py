@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.deploy.conftest import AWS
+from tests.deploy.synthesis import AWS
 
 
 @pytest.fixture
