@@ -11,7 +11,7 @@ CHECKOV := 3.3.30
 # Passed on to serve, test, bench and soak, for example: make test ARGS="tests/unit -x"
 ARGS :=
 
-.PHONY: help demo serve test check check-deploy bench chaos soak setup setup-dev lock clean
+.PHONY: help demo serve test check check-deploy test-docker bench chaos soak setup setup-dev lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -36,6 +36,9 @@ check-deploy: setup-dev ## Scan the synthesised AWS templates for security mista
 	  $(VENV)/checkov/bin/pip install --quiet --disable-pip-version-check checkov==$(CHECKOV); }
 	@rm -rf $(VENV)/cdk.out && $(BIN)/python -m tests.deploy.synthesis $(VENV)/cdk.out
 	@$(VENV)/checkov/bin/checkov --config-file deploy/aws/.checkov.yaml --skip-download --directory $(VENV)/cdk.out
+
+test-docker: setup-dev ## Build the images and test the compose stack, where a Docker engine runs
+	@$(BIN)/python -m pytest -m docker tests/docker $(ARGS)
 
 bench: setup-dev ## Measure throughput and latency on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
