@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from jobs.store.database import Database
-from jobs.store.window import ACTIVE, WORKER_ALIVE_S
+from jobs.store.states import IS_ACTIVE
+from jobs.store.window import WORKER_ALIVE_S
 from jobs.tables import JobRow, WorkerRow
 
 
@@ -44,7 +45,7 @@ class BacklogStore:
                 func.sum(JobRow.total - JobRow.succeeded - JobRow.failed),
                 func.min(JobRow.created_at),
             )
-            .where(JobRow.status.in_(ACTIVE), JobRow.deleted_at.is_(None))
+            .where(IS_ACTIVE, JobRow.deleted_at.is_(None))
             .group_by(JobRow.model)
         )
         workers = (
