@@ -63,7 +63,7 @@ def serving(
             except OSError:
                 self.close_connection = True  # The client went away, which some tests want.
 
-        do_GET = do_POST = _take  # noqa: N815
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _take  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
             """Keep the test's output quiet."""

@@ -23,7 +23,9 @@ def test_dockerfiles() -> None:
     check("hadolint", "Dockerfile.api", "Dockerfile.worker")
 
 
-@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/compose.gpu.yml"])
+@pytest.mark.parametrize(
+    "file", ["docker-compose.yml", "deploy/compose.gpu.yml", "deploy/compose.monitoring.yml"]
+)
 def test_compose_files(file: str) -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
 
