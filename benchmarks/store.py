@@ -136,7 +136,7 @@ def status(client: _Client, job_id: str) -> Iterator[Figure]:
 
 def download(running: Deployment, client: _Client, job_id: str, items: int) -> Iterator[Figure]:
     """Download all results as they are streamed."""
-    for kind in ("jsonl", "csv"):
+    for kind in ("jsonl", "csv", "parquet", "txt.zip"):
         database, own, start = running.postgres_seconds(), time.process_time(), time.perf_counter()
         size = 0
         with _Peak() as peak:
@@ -148,6 +148,17 @@ def download(running: Deployment, client: _Client, job_id: str, items: int) -> I
         note = f"{size / 1e6:.0f} MB; CPU per item: API {cpu:.1f} µs, PostgreSQL {database:.1f} µs"
         yield Figure(f"results download, {kind}", items / seconds, "items/s", ">= 50000", note)
         yield Figure(f"results download, {kind}: memory growth", peak.growth, "MB", "<= 60")
+
+
+def listing(client: _Client, job_id: str) -> Iterator[Figure]:
+    """Read first pages of items: searched with and without a hit, and by score."""
+    for query in ("limit=50", "q=grass", "q=elephant", "sort=score", "sort=score&q=elephant"):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            assert client.get(f"/v1/jobs/{job_id}/items?{query}").status_code == 200
+            times.append((time.perf_counter() - start) * 1000)
+        yield Figure(f"a page of items, {query}, median", statistics.median(times), "ms")
 
 
 def finish(running: Deployment, job_id: str) -> None:
@@ -168,6 +179,7 @@ def measure(items: int) -> Iterator[Figure]:
         job_id = yield from creation(running, client, items)
         yield from status(client, job_id)
         finish(running, job_id)
+        yield from listing(client, job_id)
         yield from download(running, client, job_id, items)
 
 

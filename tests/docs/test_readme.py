@@ -57,14 +57,14 @@ def test_captionfleet_commands_and_their_options_exist() -> None:
     seen = 0
     for line in (line for document in DOCUMENTS for line in commands(document)):
         words = shlex.split(line)
-        if "captionfleet" not in words:
+        if "captionfleet" not in words or words[0] == "cdk":
             continue
         command, rest = tree, words[words.index("captionfleet") + 1 :]
         while rest and rest[0] in getattr(command, "commands", {}):
             command, rest = command.commands[rest[0]], rest[1:]  # type: ignore[attr-defined]
         assert command is not tree, line
         options = {name for parameter in command.params for name in parameter.opts}
-        assert {word for word in rest if word.startswith("-")} <= options, line
+        assert {word for word in rest if word.startswith("-")} <= {*options, "-"}, line
         seen += 1
     assert seen >= 9
 
