@@ -286,14 +286,14 @@ def _running(server: S3) -> Iterator[S3]:
 
 
 @contextlib.contextmanager
-def run_s3() -> Iterator[S3]:
+def run_s3(*options: str) -> Iterator[S3]:
     """Run rclone's S3 server over a folder: it verifies signatures, and objects survive ``kill()``."""
     port = reserve_port()
     folder = scratch_folder("s3")
     (folder / "data").mkdir()
     server = S3(Process(["true"]), port)
     keys = f"{server.environment['AWS_ACCESS_KEY_ID']},{server.environment['AWS_SECRET_ACCESS_KEY']}"
-    command = [_script("rclone"), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys]
+    command = [_script("rclone"), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys, *options]
     environment = os.environ | {"RCLONE_CONFIG": "/dev/null", "RCLONE_CACHE_DIR": str(folder / "cache")}
     server.process = Process([*command, folder / "data"], environment=environment, log=folder / "rclone.log")
     with _running(server):
