@@ -102,8 +102,6 @@ class SelfCriticalConfig:
     cross_entropy: float
     average: float
     dropout: float = 0.0
-    twice: bool = False
-    """Train with the encoder as it came, too, and end with the mean of both models' weights."""
     patience: int = 0
 
 
@@ -131,6 +129,8 @@ class TrainingConfig:
     decoding: DecodingDefaults
     fine_tune: CrossEntropyConfig | None = None
     self_critical: SelfCriticalConfig | None = None
+    untuned_critical: SelfCriticalConfig | None = None
+    """Self-critical training with the encoder as it came, too: the mean of both models is the end."""
 
     def identity(self) -> dict[str, Any]:
         """Return all that determines a run as plain data; what was left to its default is left out."""
@@ -151,8 +151,9 @@ _SECTIONS: dict[str, type[Any]] = {
     "decoding": DecodingDefaults,
     "fine_tune": CrossEntropyConfig,
     "self_critical": SelfCriticalConfig,
+    "untuned_critical": SelfCriticalConfig,
 }
-_OPTIONAL = {"fine_tune", "self_critical"}
+_OPTIONAL = {"fine_tune", "self_critical", "untuned_critical"}
 
 
 def read_config(config: str) -> TrainingConfig:

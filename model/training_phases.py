@@ -47,18 +47,14 @@ class Phase:
 
 def phases(config: TrainingConfig) -> list[Phase]:
     """Return the phases of a configuration that have epochs, in order; ``merged`` says what comes after."""
-    order = ["cross_entropy", "fine_tune", "self_critical"]
-    if config.self_critical and config.self_critical.twice:
-        order.insert(1, "untuned_critical")
     found: list[Phase] = []
-    for name in order:
-        section = "self_critical" if name == "untuned_critical" else name
-        settings = getattr(config, section)
+    for name in ("cross_entropy", "untuned_critical", "fine_tune", "self_critical"):
+        settings = getattr(config, name)
         if settings is None or not settings.epochs:
             continue
         if settings.encoder_learning_rate and config.encoder.cache == "features":
             raise TrainingError(
-                f'[{section}] trains the encoder: that needs cache = "trunk" or "none" in [encoder]'
+                f'[{name}] trains the encoder: that needs cache = "trunk" or "none" in [encoder]'
             )
         before = found[-1].before + found[-1].settings.epochs if found else 0
         found.append(Phase(name, settings, before, _origin(name, [phase.name for phase in found])))
@@ -72,7 +68,7 @@ def _origin(name: str, earlier: list[str]) -> str | None:
 
 
 def merged(found: list[Phase]) -> tuple[str, ...]:
-    """Return the phases whose mean is the end of a run; none without ``twice``.
+    """Return the phases whose mean is the end of a run; none without ``untuned_critical``.
 
     Models that were trained apart from the same start err differently, and the mean of their weights
     generalises better than either (Wortsman et al., "Model soups", ICML 2022).
