@@ -58,6 +58,12 @@ class Bucket:
             list(pool.map(put, range(first, last)))
         client.close()
 
+    def put_and_remove(self, name: str) -> None:
+        client = self.s3.client()
+        client.put_object(Bucket=self.name, Key=f"photos/{name}", Body=b"x")
+        client.delete_object(Bucket=self.name, Key=f"photos/{name}")
+        client.close()
+
     def process(self, *command: str | Path) -> Process:
         settings = {"CAPTIONFLEET_EVENTS_QUEUE_URL": self.queue}
         made = Process(
@@ -127,7 +133,7 @@ def bucket(redis_server: Redis, postgres: Postgres, postgres_url: str, moto_serv
 
 def assert_each_once(bucket: Bucket, count: int) -> None:
     """Every photo that was put has its caption, in one item of one job; no other item is there."""
-    items = bucket.items()
+    items = [item for item in bucket.items() if item.name != "gone.png"]
     sources = Counter(item.source for item in items)
     assert sources == Counter(f"s3://{bucket.name}/photos/{number}.png" for number in range(count))
     wrong = [item for item in items if item.caption != f"picture {item.name.removesuffix('.png')}"]
@@ -157,6 +163,7 @@ def test_photos_that_are_put_are_captioned_once_whoever_is_killed(
 ) -> None:
     bucket.cluster.worker(wait=False)
     share = count // (deaths + 1)
+    bucket.put_and_remove("gone.png")
     bucket.put(0, share)
     bucket.die_before_deleting(tmp_path / "committed")
     for death in range(1, deaths):
@@ -164,10 +171,12 @@ def test_photos_that_are_put_are_captioned_once_whoever_is_killed(
         bucket.die_anywhere()
     survivors = [bucket.process("-m", "cli.main", "events") for _ in range(2)]
     bucket.put(deaths * share, count)
-    wait_until(lambda: bucket.counted() == (count, count), 240, "all captions")
+    wait_until(lambda: bucket.counted() == (count + 1, count), 240, "all captions")
     # What the dead had received comes again, and changes nothing.
     wait_until(_empty(bucket), 60, "empty queues")
     assert_each_once(bucket, count)
+    (gone,) = (item for item in bucket.items() if item.name == "gone.png")
+    assert gone.error.code == "object_not_found"
     for survivor in survivors:
         assert survivor.stop(timeout=40) == 0, survivor.output
         assert "Traceback" not in survivor.output
