@@ -186,17 +186,20 @@ def upgrade() -> None:
         sa.Column("error_code", sa.String(), nullable=True),
         sa.Column("error_message", sa.String(), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["job_id"],
-            ["jobs.id"],
-        ),
         sa.PrimaryKeyConstraint("job_id", "position"),
     )
-    op.create_index("items_by_status", "items", ["job_id", "status", "position"], unique=False)
+    op.create_index(
+        "items_final",
+        "items",
+        ["job_id", "status", "position"],
+        unique=False,
+        postgresql_where=sa.text("status <> 'queued'"),
+        sqlite_where=sa.text("status <> 'queued'"),
+    )
 
 
 def downgrade() -> None:
-    op.drop_index("items_by_status", table_name="items")
+    op.drop_index("items_final", table_name="items")
     op.drop_table("items")
     op.drop_index("chunks_open", table_name="chunks")
     op.drop_index("chunks_leased_by_job", table_name="chunks")

@@ -1,12 +1,10 @@
-"""Jobs prepared in the background, the caption cache, and indexes that serve exactly the queries there are."""
+"""Jobs prepared in the background, the caption cache, and indexes of what is due."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
 down_revision = "0002"
-
-_NAMES = {"fk": "%(table_name)s_%(column_0_name)s_fkey"}
 
 
 def upgrade() -> None:
@@ -38,18 +36,9 @@ def upgrade() -> None:
     _partial_index("jobs_active", "jobs", ["owner", "model"], "status in ('preparing', 'queued', 'running')")
     _partial_index("jobs_canceling", "jobs", ["id"], "status = 'canceling'")
     _partial_index("chunks_postponed", "chunks", ["not_before"], "state = 'open' and not_before is not null")
-    # Dropping is quick. The new index of the finished items is made while nothing else waits for it.
-    op.drop_index("items_by_status", table_name="items")
-    with op.batch_alter_table("items", naming_convention=_NAMES) as items:
-        items.drop_constraint("items_job_id_fkey", type_="foreignkey")
-    _partial_index("items_final", "items", ["job_id", "status", "position"], "status <> 'queued'")
 
 
 def downgrade() -> None:
-    op.drop_index("items_final", table_name="items")
-    with op.batch_alter_table("items", naming_convention=_NAMES) as items:
-        items.create_foreign_key("items_job_id_fkey", "jobs", ["job_id"], ["id"])
-    op.create_index("items_by_status", "items", ["job_id", "status", "position"])
     op.drop_index("chunks_postponed", table_name="chunks")
     op.drop_index("jobs_canceling", table_name="jobs")
     op.drop_index("jobs_active", table_name="jobs")
