@@ -13,6 +13,7 @@ from api.context import Context
 from jobs.errors import CaptionfleetError, RequestError
 from jobs.ids import new_id
 from jobs.lists import ItemList
+from jobs.logs import note_ids
 from jobs.objects import job_prefix
 from jobs.records import JobSpec
 from jobs.store.submit import NewExpansion, NewJob, Reservation
@@ -80,6 +81,7 @@ class NewJobOf:
 
 
 def _make(context: Context, new: NewJobOf, receiver: Receiver) -> str:
+    note_ids(job=new.id)
     with context.heartbeats.of(new.id):
         received = _receive(context, new, receiver)
         try:

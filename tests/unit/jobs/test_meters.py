@@ -8,12 +8,12 @@ import urllib.request
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
-from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from jobs.errors import StartupError
 from jobs.meters import Counter, Exposition, Gauge, Histogram, Level, Meters
 from jobs.ports import open_metrics_listener, show_metrics
 from jobs.settings import Settings
+from tests.scrapes import samples
 
 
 class Counted:
@@ -25,12 +25,7 @@ class Counted:
         self.seen = Gauge(self.group, "test_seen", "Seen.", "what")
 
     def samples(self) -> dict[tuple[str, ...], float]:
-        text = Exposition([self.group]).render()[0].decode()
-        return {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in plain_text(text)
-            for sample in family.samples
-        }
+        return samples(Exposition([self.group]).render()[0].decode())
 
 
 def test_what_is_counted_is_shown_in_both_formats() -> None:
