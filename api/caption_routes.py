@@ -7,7 +7,7 @@ import time
 from flask import Response, request
 
 from api.answers import job_answer, json_answer
-from api.routes import Answer, Call, Media, NoQuery, Route
+from api.routes import FILE, Answer, Call, Media, NoQuery, Route
 from api.submission import idempotency_key, make_job
 from api.uploads import CaptionUpload
 from jobs.errors import RequestError
@@ -44,7 +44,7 @@ def _wait(call: Call[NoQuery], job_id: str) -> tuple[Job, int]:
 _UPLOAD = {
     "type": "object",
     "properties": {
-        "image": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "image": FILE,
         "options": {"$ref": "#/components/schemas/CaptionOptions"},
     },
     "required": ["image"],

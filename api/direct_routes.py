@@ -10,7 +10,7 @@ from flask import Response, request
 from pydantic import Field, ValidationError
 
 from api.answers import json_answer
-from api.routes import Answer, Call, Media, NoQuery, Route
+from api.routes import FILE, Answer, Call, Media, NoQuery, Route
 from jobs.errors import RequestError
 from jobs.names import clean_name
 from jobs.records import Body, UploadFile, UploadRequest, UploadTarget, UploadTargets
@@ -109,8 +109,6 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-_BYTES = {"type": "string", "contentMediaType": "application/octet-stream"}
-
 DIRECT_ROUTES = (
     Route(
         "POST",
@@ -129,7 +127,7 @@ DIRECT_ROUTES = (
         "Upload a file directly",
         (Answer(200, "The file is stored."),),
         query=PutQuery,
-        takes=tuple(Media(kind, schema=_BYTES) for kind in ("application/octet-stream", "image/*")),
+        takes=tuple(Media(kind, schema=FILE) for kind in ("application/octet-stream", "image/*")),
         refusals=("forbidden", "upload_incomplete"),
         keyless=True,
         tag="uploads",

@@ -8,7 +8,7 @@ from pydantic import Field
 from api.answers import job_answer, json_answer, unless_known
 from api.cursors import job_cursor, read_job_cursor
 from api.manifests import Manifest, ReferenceRequest
-from api.routes import Answer, Call, Media, NoQuery, Route
+from api.routes import FILE, Answer, Call, Media, NoQuery, Route
 from api.submission import Receiver, idempotency_key, make_job
 from api.uploads import JobUpload
 from jobs.errors import RequestError
@@ -143,11 +143,10 @@ _UPLOAD = {
         "job": {"$ref": "#/components/schemas/JobSpec"},
         "images": {
             "type": "array",
-            "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+            "items": FILE,
         },
         "archive": {
-            "type": "string",
-            "contentMediaType": "application/octet-stream",
+            **FILE,
             "description": "A zip or tar (.tar.gz, .tar.bz2, .tar.xz) of images, instead of images.",
         },
     },

@@ -39,7 +39,7 @@ class Script:
 @pytest.fixture
 def script() -> Iterator[Script]:
     def answering(handler: BaseHTTPRequestHandler, _: Came) -> None:
-        given = script.answers.pop(0)
+        given = served.answers.pop(0)
         if given is None:
             handler.close_connection = True
         else:
@@ -49,8 +49,8 @@ def script() -> Iterator[Script]:
             answer(handler, status, body, **headers)
 
     with serving(answering) as web:
-        script = Script(web)
-        yield script
+        served = Script(web)
+        yield served
 
 
 @pytest.fixture
