@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from tests.e2e.cli.commands import Server
 from tests.pictures import jpeg_bytes
@@ -45,6 +48,14 @@ def test_a_job_from_submission_to_deletion(server: Server, tmp_path: Path) -> No
 
     lines = server.run("results", job_id).output.splitlines()
     assert [json.loads(line)["attempts"] for line in lines] == [1, 1, 1, 2]
+
+    texts = tmp_path / "texts.zip"
+    assert server.run("results", job_id, "-o", texts).status == 0
+    with zipfile.ZipFile(texts) as zipped:
+        assert sorted(zipped.namelist()) == ["0000.txt", "0001.txt", "0002.txt"]
+    table = tmp_path / "captions"
+    assert server.run("results", job_id, "--format", "parquet", "-o", table).status == 0
+    assert pq.read_table(table).num_rows == 4
 
     assert server.run("delete", job_id).status == 0
     assert server.run("status", job_id).error == f"there is no job {job_id} (job_not_found)"

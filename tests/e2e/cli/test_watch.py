@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -82,3 +83,21 @@ def test_resume_skips_what_has_a_caption(tmp_path: Path) -> None:
     ran = captionfleet(tmp_path, "caption", "0.jpg", "-o", "x.parquet")
     assert ran.status == 0, ran.complaints
     assert pq.read_table(tmp_path / "x.parquet").column("caption").to_pylist() == [caption]
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (tmp_path / "one.jpg").write_bytes(jpeg_bytes(1, (600, 400)))
+    for number in range(600):
+        (photos / f"{number:03}.jpg").symlink_to(tmp_path / "one.jpg")
+    words = [command(), "caption", "photos", "-o", "x.jsonl"]
+    process = Process(words, environment=environment(tmp_path), folder=tmp_path)
+    process.start(lambda: bool(re.search(r"captioning: [1-9]", process.output)), timeout=90)
+    interrupt(process)
+    [(done, of)] = re.findall(
+        r"(\d+) of (\d+) images are done; the same command with --resume", process.output
+    )
+    assert of == "600"
+    assert 0 < int(done) == len(sources(tmp_path / "x.jsonl")) < 600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.jpg", "photos", "x.jsonl"]
