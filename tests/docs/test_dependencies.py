@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("api", "benchmarks", "cli", "client", "jobs", "migrations", "model", "tests", "worker")
+PACKAGES = ("api", "benchmarks", "captionfleet_client", "cli", "client", "jobs", "migrations", "model", "tests", "worker")
 # Parts of direct dependencies: of boto3, boto3-stubs[s3], celery[redis], pydantic, flask and transformers.
 BROUGHT_ALONG = {
     *("botocore", "urllib3", "mypy-boto3-cloudwatch", "mypy-boto3-s3", "mypy-boto3-sqs", "kombu", "redis", "pydantic-core", "werkzeug"),
