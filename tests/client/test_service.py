@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from api.app import ROUTES
+from api.openapi import openapi_document
 from captionfleet_client import (
     AccessDenied,
     Archive,
@@ -112,6 +118,37 @@ def test_what_the_server_refuses(client: Either, photos: list[Path]) -> None:
     with pytest.raises(AccessDenied) as denied:
         client.submit(Prefix("s3://bucket/photos/"))
     assert denied.value.code == "forbidden"
+
+
+def test_the_document_runs_as_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dog.jpg", "cow.jpg"):
+        shutil.copy(ROOT / "examples/photos" / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/client.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    code = "\n".join(blocks).replace("http://127.0.0.1:8080", server.url)
+    names: dict[str, Any] = {"__name__": "document"}
+    exec(compile(code, "docs/client.md", "exec"), names)
+    assert names["job"].counts.succeeded + names["job"].counts.queued == 2
+    assert names["item"].caption
+    assert (tmp_path / "captions.csv").read_text().count("dog.jpg") >= 1
+    assert not (tmp_path / "summer.upload").exists()
+
+
+def test_generators_are_told_what_a_file_is() -> None:
+    """openapi-python-client takes a part without the format for text, and sends the name of an object."""
+    files = [schema for schema in _schemas(openapi_document(ROUTES)) if "contentMediaType" in schema]
+    assert len(files) == 5
+    assert {schema["format"] for schema in files} == {"binary"}
+
+
+def _schemas(value: Any) -> Iterator[dict[str, Any]]:
+    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _schemas(entry)
+    if isinstance(value, dict):
+        yield value
 
 
 @pytest.mark.parametrize("example", ["caption_folder.py", "caption_async.py"])

@@ -10,10 +10,12 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("api", "benchmarks", "captionfleet_client", "cli", "client", "jobs", "migrations", "model", "tests", "worker")
+PACKAGES = ("api", "benchmarks", "cli", "client", "jobs", "migrations", "model", "tests", "worker")
+OURS = {*PACKAGES, "captionfleet_client"}
 # Parts of direct dependencies: of boto3, boto3-stubs[s3], celery[redis], pydantic, flask and transformers.
 BROUGHT_ALONG = {
-    *("botocore", "urllib3", "mypy-boto3-cloudwatch", "mypy-boto3-s3", "mypy-boto3-sqs", "kombu", "redis", "pydantic-core", "werkzeug"),
+    *("botocore", "urllib3", "mypy-boto3-cloudwatch", "mypy-boto3-s3", "mypy-boto3-sqs"),
+    *("kombu", "redis", "pydantic-core", "werkzeug"),
     *("huggingface-hub", "tokenizers"),
 }
 
@@ -56,7 +58,7 @@ def _imported_modules() -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - set(PACKAGES)
+    return found - sys.stdlib_module_names - OURS
 
 
 def test_everything_that_is_imported_is_a_direct_dependency() -> None:
