@@ -12,7 +12,8 @@ import pytest
 from jobs.queue import Message, queue_name
 from tests.captioners import colour_png
 from tests.clusters import Cluster, child_of, crash, run_cluster
-from tests.processes import wait_until
+from tests.processes import reserve_port, wait_until
+from tests.scrapes import scrape
 from tests.servers import S3, Postgres, Redis
 
 FAST, BULK = queue_name("small", fast=True), queue_name("small", fast=False)
@@ -101,6 +102,21 @@ def test_the_parent_starts_its_child_again(cluster: Cluster) -> None:
     crash(worker.pid)
     worker.wait()
     wait_until(lambda: not Path(f"/proc/{second}").exists(), 20, "the orphan's end")
+
+
+def test_a_worker_shows_what_it_counts(cluster: Cluster) -> None:
+    port = reserve_port()
+    worker = cluster.worker(CAPTIONFLEET_METRICS_PORT=port)
+    cluster.finish(cluster.pictures(40))
+    found = scrape(port)
+    assert found["captionfleet_worker_images_total", "succeeded"] == 40
+    assert found["captionfleet_worker_batch_images_sum",] == 40
+    assert found["captionfleet_worker_info", "cpu", "small", "colours-1"] == 1
+    assert found["captionfleet_webhook_tries_total", "delivered"] == 0
+    assert not any(name.startswith(("captionfleet_http", "captionfleet_backlog")) for name, *_ in found)
+    # Its successor listens on the same port, and begins at zero.
+    crash(child_of(worker))
+    wait_until(lambda: scrape(port).get(("captionfleet_worker_images_total", "succeeded")) == 0, 60)
 
 
 def test_a_worker_that_cannot_start_says_why_and_ends(cluster: Cluster) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import logging
@@ -20,7 +19,7 @@ from tests.contract.api import running
 from tests.contract.api.running import Running, prepare
 from tests.contract.api.support import Client, Deployment, photos, refused
 from tests.processes import reserve_port, wait_until
-from tests.scrapes import samples
+from tests.scrapes import samples, scrape
 
 # Several processes over one SQLite file: only their counting together is looked at.
 TOGETHER = """
@@ -95,16 +94,6 @@ def test_a_request_is_logged_with_its_ids_and_without_secrets(client: Client) ->
     assert client.key is not None
     for private in (client.key, "secret-words", "JFIF"):
         assert private not in written.getvalue()
-
-
-def scrape(port: int) -> dict[tuple[str, ...], float]:
-    """Read the metrics port once."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("GET", "/metrics")
-        return samples(connection.getresponse().read().decode())
-    finally:
-        connection.close()
 
 
 def children(server: Running) -> set[int]:
