@@ -44,9 +44,14 @@ class LocalJobs:
     """Captions images as jobs of the one local user."""
 
     def __init__(self, services: Services, worker: EmbeddedWorker, wanted: CaptionOptions) -> None:
+        """Check the options; raise ``RequestError`` for what no model here does."""
+        from jobs.records import JobSpec
+
         self._services = services
         self._worker = worker
-        self._wanted = wanted
+        # The data folder is new, so hardly a caption is known yet: looking every image up would be in vain.
+        self._spec = JobSpec(options=wanted.model_copy(update={"use_cache": False}))
+        self._model = services.intake.check(self._spec)
 
     def run(self, images: Sequence[Path], advance: Advance) -> tuple[list[Item], bool]:
         """Caption images; return the items, in the same order, and whether Ctrl-C came before the end.
@@ -66,18 +71,20 @@ class LocalJobs:
         jobs.delete(LOCAL_OWNER, job_id)
         return items, interrupted
 
+    def check(self) -> None:
+        """Raise ``StartupError`` where the model cannot be loaded."""
+        if self._worker.error is not None:
+            raise self._worker.error
+
     def _submit(self, images: Sequence[Path]) -> str:
         from jobs.ids import new_id
         from jobs.objects import image_key
         from jobs.objects.folder import FolderObjects
-        from jobs.records import JobSpec
         from jobs.store.jobs import UPLOAD
         from jobs.store.keys import LOCAL_OWNER
         from jobs.store.submit import NewItem, NewJob
 
-        # The data folder is new, so hardly a caption is known yet: looking every image up would be in vain.
-        spec = JobSpec(options=self._wanted.model_copy(update={"use_cache": False}))
-        job = NewJob(new_id("job"), LOCAL_OWNER, self._services.intake.check(spec), UPLOAD, spec)
+        job = NewJob(new_id("job"), LOCAL_OWNER, self._model, UPLOAD, self._spec)
         objects = FolderObjects(self._services.settings.data_dir / "objects")
 
         def items() -> Iterator[NewItem]:
@@ -100,8 +107,7 @@ class LocalJobs:
             advance(job.counts.succeeded + failed, f"{failed} failed" if failed else "")
             if job.status.final:
                 return
-            if self._worker.error is not None:
-                raise self._worker.error
+            self.check()
             time.sleep(POLL_S)
 
 

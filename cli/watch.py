@@ -67,6 +67,7 @@ def watch(
 def _run(jobs: LocalJobs, arrivals: Arrivals, record: Record, interval: float) -> None:
     """Caption what has arrived, batch by batch, for ever."""
     while True:
+        jobs.check()
         began = time.monotonic()
         images = arrivals.settled(BATCH)
         scan_s = time.monotonic() - began
