@@ -161,5 +161,5 @@ def test_the_examples_run(server: Server, example: str) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert "dog.jpg\ta black and" in run.stdout
+    assert "dog.jpg\ta brown and black dog" in run.stdout
     assert len(run.stdout.splitlines()) == 11

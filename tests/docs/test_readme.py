@@ -81,7 +81,7 @@ def test_the_curl_commands_answer_as_written() -> None:
             words = [word.replace("localhost:8080", server.url) for word in shlex.split(line)]
             answer = subprocess.run([*words, "--silent", "--fail"], cwd=ROOT, capture_output=True, text=True)
             assert answer.returncode == 0, answer.stderr
-            assert "a black and" in answer.stdout or '"object":"job"' in answer.stdout
+            assert "a brown and black dog" in answer.stdout or '"object":"job"' in answer.stdout
     finally:
         server.process.stop()
 
