@@ -112,7 +112,7 @@ def creation(running: Deployment, client: _Client, items: int) -> Generator[Figu
         accepted = time.perf_counter() - start
         store = running.services.store.jobs
         while store.get(OWNER, job["id"])[0].status == "preparing":
-            time.sleep(0.02)
+            time.sleep(0.25)
         seconds = time.perf_counter() - start
     cpu = (time.process_time() - own) / items * 1e6
     database = (running.postgres_seconds() - database) / items * 1e6
