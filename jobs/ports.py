@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -53,10 +54,17 @@ def show_metrics(listener: socket.socket | None, exposition: Exposition) -> None
     """
     if listener is None:
         return
-    server = HTTPServer(listener.getsockname()[:2], _handler(exposition), bind_and_activate=False)
+    server = _Server(listener.getsockname()[:2], _handler(exposition), bind_and_activate=False)
     server.socket.close()
     server.socket = listener
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+
+class _Server(HTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log what broke a scrape; one that was given up is no error."""
+        level = logging.DEBUG if isinstance(sys.exc_info()[1], OSError) else logging.ERROR
+        log.log(level, "a scrape broke", exc_info=True)
 
 
 def _handler(exposition: Exposition) -> type[BaseHTTPRequestHandler]:
