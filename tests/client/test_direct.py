@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,8 @@ from captionfleet_client import (
     Unavailable,
     UnreadableFile,
 )
+from jobs.objects.s3 import S3, S3Objects
+from tests import servers
 from tests.client.conftest import Connect, job_json
 from tests.web import Came, Web, answer, serving
 
@@ -37,6 +40,8 @@ class Store:
     stored: dict[str, bytes] = field(default_factory=dict)
     refuse: dict[str, list[int]] = field(default_factory=dict)
     jobs: list[tuple[str, list[str]]] = field(default_factory=list)
+    # A real object store's address for a file, where the files go to one.
+    presign: Callable[[dict[str, Any]], str | None] = lambda _: None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, handler: BaseHTTPRequestHandler, came: Came) -> None:
@@ -50,14 +55,17 @@ class Store:
             else:
                 answer(handler, self._take(came))
 
-    def _targets(self, asked: dict[str, list[dict[str, str]]]) -> list[dict[str, object]]:
-        targets = []
+    def _targets(self, asked: dict[str, list[dict[str, Any]]]) -> list[dict[str, object]]:
+        targets: list[dict[str, object]] = []
         for file in asked["files"]:
             self.announced += 1
-            url = self.web.url(f"/store/{file['name']}?signature={self.announced}", host=self.host)
+            url = self.presign(file) or self._here(file)
             headers = {"Content-Type": file["content_type"]}
             targets.append({"id": f"u{self.announced}", "method": "PUT", "url": url, "headers": headers})
         return targets
+
+    def _here(self, file: dict[str, Any]) -> str:
+        return self.web.url(f"/store/{file['name']}?signature={self.announced}", host=self.host)
 
     def _take(self, came: Came) -> int:
         name = came.path.partition("?")[0].rpartition("/")[2]
@@ -192,3 +200,22 @@ def test_an_object_store_that_is_not_there_is_named(
     store.host = "nowhere.invalid"
     with pytest.raises(ConnectionFailed, match=r"no object store answers at http://nowhere.invalid:\d+ \("):
         connect(store.web.url("")).submit(Direct(photos))
+
+
+def test_s3_takes_what_it_signed(
+    store: Store, photos: list[Path], connect: Connect, s3: servers.S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    objects = S3Objects(S3(), s3.bucket)
+    store.presign = lambda file: objects.upload_url(
+        f"uploads/{file['name']}", file["content_type"], file["size"], 600
+    )
+    connect(store.web.url(""), api_key="secret").submit(Direct(photos))
+    assert [objects.read(f"uploads/{path.name}", 10**7) for path in photos] == [
+        path.read_bytes() for path in photos
+    ]
+    # Larger than what was signed.
+    store.presign = lambda file: objects.upload_url("uploads/x", file["content_type"], 5, 600)
+    with pytest.raises(AccessDenied, match=rf"{s3.endpoint} does not take the file \(HTTP 403\)"):
+        connect(store.web.url("")).submit(Direct(photos[:1]))
