@@ -50,7 +50,7 @@ def test_the_trainable_top_gives_the_encoders_features_and_goes_back_into_it(
 
 
 def test_only_an_encoder_with_a_trunk_can_be_cut(encoder: EfficientNetLite0) -> None:
-    with pytest.raises(TrainingError, match="unknown cache 'pixels'; use features or trunk"):
+    with pytest.raises(TrainingError, match="unknown cache 'pixels'; use features, trunk, none"):
         make_top(encoder, "pixels")
     with pytest.raises(TrainingError, match="only efficientnet-lite0 has a trunk"):
         make_top(GridEncoder(), "trunk")
