@@ -173,7 +173,7 @@ class Calls:
     async def models(self) -> list[Model]:
         """Return the models that jobs may name."""
         answer = await self.call("GET", "/v1/models")
-        return [read(Model, model) for model in answer["data"]]
+        return [read(Model, model) for model in _data(answer, "/v1/models")]
 
     async def call(
         self,
@@ -197,11 +197,10 @@ class Calls:
         while limit is None or limit > 0:
             asked = {"limit": PAGE if limit is None else min(limit, PAGE), "cursor": cursor, **query}
             page = await self.call("GET", path, asked)
-            if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-                raise UnexpectedAnswer(f"the server's answer to {path} is no page")
-            for entry in page["data"]:
+            data = _data(page, path)
+            for entry in data:
                 yield entry
-            limit = None if limit is None else limit - len(page["data"])
+            limit = None if limit is None else limit - len(data)
             cursor = page.get("next_cursor")
             if cursor is None:
                 return
@@ -219,6 +218,13 @@ def _id(job: Job | str) -> str:
 
 def _path(job: Job | str) -> str:
     return f"/v1/jobs/{quote(_id(job), safe='')}"
+
+
+def _data(answer: Any, path: str) -> list[dict[str, Any]]:
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, list):
+        raise UnexpectedAnswer(f"the server's answer to {path} is no list")
+    return data
 
 
 def _item(line: bytes) -> Item:

@@ -157,6 +157,10 @@ def test_lists_go_on_to_the_last_page_or_the_limit(script: Script, scripted: Eit
     assert "cursor=c1" in script.came[1].path
     script.answers = [ok({"data": [job_json()] * 7, "next_cursor": "c1"})]
     assert len(scripted.jobs(limit=7)) == 7
+    script.answers = [ok([]), ok({})]
+    for strange in (scripted.models, scripted.jobs):
+        with pytest.raises(UnexpectedAnswer, match="is no list"):
+            strange()
 
 
 def test_records_are_typed_and_keep_what_is_new(script: Script, scripted: Either) -> None:
