@@ -5,25 +5,34 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, case, exists, func, insert, or_, select, update
 
 from jobs.errors import RequestError
 from jobs.queue import Message, queue_name
-from jobs.records import Item, ItemStatus, Job, JobStatus, OutputState
+from jobs.records import Item, ItemStatus, Job, JobStatus
 from jobs.store.bulk import chunk_values
 from jobs.store.database import Database
 from jobs.store.outputs import output_states, renew_output
 from jobs.store.search import SEARCHED_ROWS, Rank, caption_holds, ranks_below
-from jobs.store.states import IS_FINAL
+from jobs.store.states import IS_FINAL, IS_LEASED
 from jobs.store.views import ItemView, item_columns, leased_ranges, to_job
 from jobs.store.window import window_size
-from jobs.tables import ChunkRow, ItemRow, JobRow
+from jobs.tables import ChunkRow, ItemRow, JobRow, OutputRow
 
 CANCELABLE = (JobStatus.PREPARING, JobStatus.QUEUED, JobStatus.RUNNING)
 # What an item's source says where its bytes came with the request.
 UPLOAD = "upload"
 RESULT_ROWS_AT_ONCE = 2500
 RETRY_CHUNK = 64
+_IN_HAND = select(func.coalesce(func.sum(ChunkRow.last - ChunkRow.first + 1), 0)).where(
+    ChunkRow.job_id == JobRow.id, IS_LEASED
+)
+# All that a job's status says, in one question.
+_SHOWN = select(
+    JobRow,
+    _IN_HAND.scalar_subquery().label("in_hand"),
+    exists().where(OutputRow.job_id == JobRow.id).label("has_output"),
+)
 
 
 class JobStore:
@@ -35,9 +44,9 @@ class JobStore:
     def get(self, owner: str, job_id: str) -> tuple[Job, int]:
         """Return a job and its version, in constant time; raise ``RequestError`` job_not_found."""
         with self._database.read() as connection:
-            row = self._find(connection, owner, job_id)
-            output = output_states(connection, [job_id]).get(job_id)
-            return self._job(connection, row, output), row.version
+            row = self._found(connection, _SHOWN, owner, job_id)
+            output = output_states(connection, [job_id])[job_id] if row.has_output else None
+            return to_job(row, row.in_hand, output), row.version
 
     def versions(self, job_ids: Collection[str]) -> dict[str, int]:
         """Return the versions of these jobs, whoever owns them, in one query; deleted ones are left out."""
@@ -49,15 +58,15 @@ class JobStore:
         self, owner: str, status: JobStatus | None, limit: int, before: str | None
     ) -> tuple[list[Job], str | None]:
         """Return jobs, newest first, older than the job ``before``, and the cursor of the next page."""
-        query = select(JobRow).where(JobRow.owner == owner, JobRow.deleted_at.is_(None))
+        query = _SHOWN.where(JobRow.owner == owner, JobRow.deleted_at.is_(None))
         if status is not None:
             query = query.where(JobRow.status == status)
         if before is not None:
             query = query.where(JobRow.id < before)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(JobRow.id.desc()).limit(limit + 1)).all()
-            outputs = output_states(connection, [row.id for row in rows[:limit]])
-            jobs = [self._job(connection, row, outputs.get(row.id)) for row in rows[:limit]]
+            outputs = output_states(connection, [row.id for row in rows[:limit] if row.has_output])
+        jobs = [to_job(row, row.in_hand, outputs.get(row.id)) for row in rows[:limit]]
         return jobs, jobs[-1].id if len(rows) > limit else None
 
     def items(
@@ -229,9 +238,11 @@ class JobStore:
             )
 
     def _find(self, connection: Connection, owner: str, job_id: str) -> Row[Any]:
-        row = connection.execute(
-            select(JobRow).where(JobRow.id == job_id, JobRow.owner == owner, JobRow.deleted_at.is_(None))
-        ).first()
+        return self._found(connection, select(JobRow), owner, job_id)
+
+    def _found(self, connection: Connection, query: Select[Any], owner: str, job_id: str) -> Row[Any]:
+        own = (JobRow.id == job_id, JobRow.owner == owner, JobRow.deleted_at.is_(None))
+        row = connection.execute(query.where(*own)).first()
         if row is None:
             raise RequestError("job_not_found", f"there is no job {job_id}")
         return row
@@ -250,12 +261,6 @@ class JobStore:
             raise RequestError("not_found", f"the job has no item at position {position}")
         view = ItemView(job.status, leased_ranges(connection, job_id))
         return view.item(row[: len(columns)]), row.object_key, row.content_type
-
-    def _job(self, connection: Connection, row: Row[Any], output: OutputState | None) -> Job:
-        running = 0
-        if row.status in (JobStatus.PREPARING, JobStatus.RUNNING):
-            running = sum(last - first + 1 for first, last in leased_ranges(connection, row.id))
-        return to_job(row, running, output)
 
 
 def _unsearched(connection: Connection, job_id: str, searched: int) -> int | None:

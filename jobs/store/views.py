@@ -108,9 +108,10 @@ class ItemView:
         return ItemStatus.RUNNING if in_hand else ItemStatus.QUEUED
 
 
-def to_job(row: Row[Any], running: int, output: OutputState | None) -> Job:
-    """Return the job of a row; ``running`` is how many of its items are in hand."""
-    counts = _counts(row, running)
+def to_job(row: Row[Any], in_hand: int, output: OutputState | None) -> Job:
+    """Return the job of a row; ``in_hand`` is how many of its items workers have."""
+    at_work = row.status in (JobStatus.PREPARING, JobStatus.RUNNING)
+    counts = _counts(row, in_hand if at_work else 0)
     rate = _rate(row)
     remaining = counts.queued + counts.running
     final = counts.total - remaining
