@@ -17,7 +17,7 @@ from benchmarks.photos import make_photos
 from model.captioner import DecodingOptions
 from model.loading import load_captioner, shipped_models
 
-MODULES = ("bare", "decoding", "worker", "store", "fleet", "peers")
+MODULES = ("bare", "decoding", "worker", "store", "uploads", "latency", "fleet", "peers")
 
 
 def modules(names: list[str]) -> Iterator[tuple[str, Measure]]:
