@@ -126,7 +126,7 @@ def test_a_writer_that_dies_is_followed_by_one_that_goes_on(
         puts.append(arguments[2])
         if len(set(puts)) > 3:
             raise StorageUnavailable("gone")
-        return put(*arguments)
+        return bool(put(*arguments))
 
     monkeypatch.setattr(outputs, "put_beside", break_off)
     write(service)

@@ -15,7 +15,7 @@ def test_a_broker_that_is_away_for_long_is_asked_for_every_few_seconds(
     monkeypatch.setattr("kombu.utils.functional.sleep", lambda _seconds: None)
     pauses: list[float] = []
     with (
-        SteadyConnection(f"redis://127.0.0.1:{reserve_port()}") as connection,
+        SteadyConnection(f"redis://127.0.0.1:{reserve_port()}") as connection,  # type: ignore[no-untyped-call]
         pytest.raises(OperationalError),
     ):
         connection.ensure_connection(lambda _error, pause: pauses.append(pause), 20)
