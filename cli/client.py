@@ -87,18 +87,7 @@ def submit(
             raise usage_error("--output needs --wait; later, use `captionfleet results`")
         outputs.file_format(output)
         outputs.check(output)
-    wanted = options.caption_options(
-        model=model,
-        num_beams=num_beams,
-        num_captions=num_captions,
-        max_length=max_length,
-        min_length=min_length,
-        prompt=prompt,
-        length_penalty=length_penalty,
-        top_p=top_p,
-        temperature=temperature,
-        seed=seed,
-    )
+    wanted = options.caption_options(**options.given(locals()))
     asked: dict[str, Any] = {"options": wanted.model_dump(exclude_none=True)}
     if webhook is not None:
         asked["webhook_url"] = webhook
