@@ -39,9 +39,9 @@ def demo(
     ] = None,
 ) -> None:
     """Start a server here, caption photos through its API, write captions.jsonl, stop it."""
-    from jobs.logs import set_up_logs
     from cli.submission import plan
     from cli.waiting import follow
+    from jobs.logs import set_up_logs
     from jobs.records import Item
     from jobs.settings import load_settings
 
@@ -103,8 +103,8 @@ def _free_port() -> int:
 def _serve(settings: Settings) -> None:
     """Be the server process; ends when the one that asked for it ends."""
     from cli.endings import ending
-    from jobs.logs import set_up_logs
     from cli.serving import EmbeddedServer
+    from jobs.logs import set_up_logs
 
     set_up_logs(settings, quiet=True)
     threading.Thread(target=_end_with_parent, args=(os.getpid(),), daemon=True).start()
