@@ -126,12 +126,16 @@ def export(
     metrics: Annotated[
         Path | None, typer.Option(help="An evaluation's JSON to carry along.", show_default=False)
     ] = None,
+    notice: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Terms of use to carry along.", show_default=False),
+    ] = None,
 ) -> None:
     """Write the run-time artifact of a checkpoint, which needs no torch."""
     with _extra("train", "torch"):
         from model.export import export as run
 
-        written = run(checkpoint, output, metrics=metrics)
+        written = run(checkpoint, output, metrics=metrics, notice=notice)
     say(f"Exported; use it with CAPTIONFLEET_MODELS=NAME={written}")
     print(written)
 

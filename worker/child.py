@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import IO
@@ -95,11 +96,14 @@ class WorkerProcess:
 
 
 def end_with(parent: IO[bytes]) -> None:
-    """Stop this process as by SIGTERM when the pipe from its parent closes: the parent is gone."""
+    """Stop this process as by SIGTERM when the pipe from its parent closes; end it if it does not stop."""
 
     def wait() -> None:
         parent.read()
         os.kill(os.getpid(), signal.SIGTERM)
+        # Whatever it hangs in, such as a database that never answers while it starts.
+        time.sleep(GRACE_S + 2 * END_S)
+        end_process("its parent is gone and it did not end in time")
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
 
