@@ -66,9 +66,14 @@ class KillInDecode:
 
 
 def stop_decoding(cluster: FaultyCluster, host: Host) -> list[int]:
-    """Freeze a host's decoding processes until they must have an image each; return their ids."""
+    """Freeze a host's decoding processes until they must have an image each; return their ids.
+
+    Raises ``Missed`` where another fault has just taken them all.
+    """
     cluster.wait_at_work(host)
     decoders = host.decoders
+    if not decoders:
+        raise Missed("the host has no decoding process")
     for pid in decoders:
         host.signal(pid, signal.SIGSTOP)
     with contextlib.suppress(AssertionError):
