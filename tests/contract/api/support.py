@@ -195,7 +195,7 @@ class Deployment:
         if settings.bucket is None:
             folder = settings.data_dir / "objects" / "jobs"
             return {path.parents[1].name for path in folder.glob("*/*/*")}
-        listing = self._s3.list_objects_v2(Bucket=settings.bucket)
+        listing = self._s3.list_objects_v2(Bucket=settings.bucket, Prefix="jobs/")
         return {entry["Key"].split("/")[1] for entry in listing.get("Contents", ())}
 
 
