@@ -43,8 +43,7 @@ def test_embedded_mode_shows_everything_without_a_key(embedded: Services) -> Non
     assert after["captionfleet_http_request_bytes_total", "POST", "/v1/jobs"] > 1000
     assert after["captionfleet_http_requests_in_flight",] == 1
     assert after["captionfleet_database_up",] == 1
-    # The fleet's gauges were looked up for the first scrape, a moment ago.
-    assert after["captionfleet_backlog_images", "small"] == before["captionfleet_backlog_images", "small"]
+    assert ("captionfleet_backlog_images", "small") in after
     assert ("captionfleet_worker_images_total", "succeeded") in after
     assert "process_cpu_seconds_total" in {name for name, *_ in after}
 
