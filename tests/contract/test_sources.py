@@ -334,8 +334,8 @@ def test_an_archive_is_unpacked_in_slices(service: Service, monkeypatch: pytest.
     ]
     assert [item.error and item.error.code for item in items] == [None] * 5 + ["image_too_large"]
     for number in range(5):
-        answer = service.http.get(f"/v1/jobs/{job['id']}/items/{number}/image")
-        assert answer.status_code == 302 or answer.data == jpeg_bytes(number)
+        with service.http.get(f"/v1/jobs/{job['id']}/items/{number}/image") as answer:
+            assert answer.status_code == 302 or answer.data == jpeg_bytes(number)
     # The archive itself is gone; its images stay until the job goes.
     assert service.services.objects.delete_prefix(job_prefix(job["id"])) == 5
 
