@@ -41,7 +41,8 @@ def test_embedded_mode_shows_everything_without_a_key(embedded: Services) -> Non
     assert after[made] - before.get(made, 0) == 1
     assert after[count, "GET", "/v1/jobs/{job_id}", "404"] >= 1
     assert after["captionfleet_http_request_bytes_total", "POST", "/v1/jobs"] > 1000
-    assert after["captionfleet_http_requests_in_flight",] == 1
+    # This one, and what other tests began to read.
+    assert after["captionfleet_http_requests_in_flight",] == before["captionfleet_http_requests_in_flight",]
     assert after["captionfleet_database_up",] == 1
     assert ("captionfleet_backlog_images", "small") in after
     assert ("captionfleet_worker_images_total", "succeeded") in after
