@@ -180,7 +180,10 @@ class Pipeline:
         failure: Exception | None = None
         for item, load in zip(claim.items, self._images.load(hold, options), strict=True):
             try:
-                results.append(self._result(claim, item, load))
+                result = self._result(claim, item, load)
+                if result.error is not None:
+                    log.debug("image %d of %s failed: %s", item.position, claim.job_id, result.error.code)
+                results.append(result)
             except (TransientError, Stopped, CancelledError) as error:
                 # No image is to blame, so the whole chunk is tried again; what is under way ends early.
                 failure = failure or error
