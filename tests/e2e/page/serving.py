@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -141,9 +142,12 @@ def upload(name: str, data: bytes, kind: str = "image/jpeg") -> dict[str, Any]:
     return {"name": name, "mimeType": kind, "buffer": data}
 
 
+_unseen = itertools.count()
+
+
 def many(count: int) -> list[dict[str, Any]]:
-    """Enough small photos that a job of them takes seconds."""
-    return [upload(f"photo-{number:04}.jpg", jpeg_bytes(number)) for number in range(count)]
+    """Enough small photos that a job of them takes seconds; new ones each time, for known ones take none."""
+    return [upload(f"photo-{number:04}.jpg", jpeg_bytes(next(_unseen))) for number in range(count)]
 
 
 def wait_for_state(page: Page, words: str, timeout: float = 90) -> None:
