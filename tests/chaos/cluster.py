@@ -20,7 +20,7 @@ from jobs.records import CaptionOptions, JobSpec
 from jobs.services import build_services
 from jobs.store.states import ACTIVE
 from jobs.store.submit import NewItem, NewJob
-from jobs.store.window import SMALLEST_WINDOW
+from jobs.store.window import CHUNKS_PER_WORKER, SMALLEST_WINDOW
 from jobs.store.workers import Worker
 from jobs.tables import ChunkRow, ItemRow, JobRow, UploadRow
 from tests.captioners import Behaviour, colour_png
@@ -77,6 +77,8 @@ class FaultyCluster(Cluster):
         default_factory=lambda: {name: threading.Lock() for name in ("redis", "database", "s3")}
     )
     """Held by the fault that has this server."""
+    widest: int = SMALLEST_WINDOW
+    """Chunks: the widest window there has been."""
 
     def prepare(self, workers: int) -> None:
         """Store the pictures that all jobs refer to, and start the workers."""
@@ -177,9 +179,16 @@ class FaultyCluster(Cluster):
         return {(job_id, number) for job_id, number in self._rows(query)}
 
     def too_wide(self) -> list[Any]:
-        """Return jobs that have more chunks released than a window holds."""
+        """Return jobs that have more chunks released than a window ever held.
+
+        A worker that was killed counts as alive for a while beside its successor, and what was released
+        meanwhile stays.
+        """
         width = JobRow.released - JobRow.closed
-        return self._rows(select(JobRow.id, width).where(width > SMALLEST_WINDOW, JobRow.status.in_(ACTIVE)))
+        jobs = self._rows(select(JobRow.id, width).where(JobRow.status.in_(ACTIVE)))
+        alive = self.ask(self.services.store.workers.alive)
+        self.widest = max(self.widest, CHUNKS_PER_WORKER * len(alive))
+        return [row for row in jobs if row[1] > self.widest]
 
     def leased(self, *conditions: Any) -> list[Any]:
         """Return the chunks in hand."""
