@@ -132,7 +132,7 @@ def test_a_worker_of_this_version_works_on_the_next_ones_schema(
         started_before = cluster.worker()
         job_id = cluster.pictures(160)
         cluster.wait_done(job_id, 1)
-        # A table at a time: whoever locks several while work goes on may meet a deadlock and has to run again.
+        # A table at a time: whoever locks several at once may meet a deadlock, and has to run again.
         for statement in NEWER.strip().splitlines():
             with cluster.services.store.database.write() as connection:
                 connection.execute(text(statement))
