@@ -16,7 +16,7 @@ from tests.chaos.faults import all_faults
 from tests.processes import wait_until
 
 SEED = 1
-FAULTS = 20
+FAULTS = 12
 PAUSE_S = 1.2
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 SOAK_PAUSE_S = 3.6
