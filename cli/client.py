@@ -36,15 +36,30 @@ class ResultsFormat(StrEnum):
     TXT_ZIP = "txt.zip"
 
 
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Images and folders; or a .zip or .tar; or s3:// and https:// addresses; or one "
+        "s3://bucket/prefix/; or a manifest (.ndjson, .jsonl, .csv), here or in S3.",
+    ),
+]
+Webhook = Annotated[str | None, typer.Option(metavar="URL", help="Called, signed, when the job has ended.")]
+Glob = Annotated[
+    str | None, typer.Option(help="Of a prefix, objects that match: * in a part, ** across parts.")
+]
+Suffixes = Annotated[list[str] | None, typer.Option(help="Of a prefix, objects that end so, such as .jpg.")]
+ModifiedSince = Annotated[
+    datetime | None, typer.Option(help="Of a prefix, objects changed since (UTC).", show_default=False)
+]
+To = Annotated[
+    str | None, typer.Option(metavar="S3://…", help="Results there too: an object, or under a prefix/.")
+]
+S3Sidecar = Annotated[str | None, typer.Option(help="txt or json beside each image in S3.")]
+
+
 def submit(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Images and folders; or a .zip or .tar; or s3:// and https:// addresses; or one "
-            "s3://bucket/prefix/; or a manifest (.ndjson, .jsonl, .csv), here or in S3.",
-        ),
-    ],
+    sources: Sources,
     wait: Wait = False,
     output: Annotated[
         Path | None,
@@ -60,22 +75,12 @@ def submit(
     top_p: options.TopP = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
-    webhook: Annotated[
-        str | None, typer.Option(metavar="URL", help="Called, signed, when the job has ended.")
-    ] = None,
-    glob: Annotated[
-        str | None, typer.Option(help="Of a prefix, objects that match: * in a part, ** across parts.")
-    ] = None,
-    suffix: Annotated[
-        list[str] | None, typer.Option(help="Of a prefix, objects that end so, such as .jpg.")
-    ] = None,
-    modified_since: Annotated[
-        datetime | None, typer.Option(help="Of a prefix, objects changed since (UTC).", show_default=False)
-    ] = None,
-    to: Annotated[
-        str | None, typer.Option(metavar="S3://…", help="Results there too: an object, or under a prefix/.")
-    ] = None,
-    sidecar: Annotated[str | None, typer.Option(help="txt or json beside each image in S3.")] = None,
+    webhook: Webhook = None,
+    glob: Glob = None,
+    suffix: Suffixes = None,
+    modified_since: ModifiedSince = None,
+    to: To = None,
+    sidecar: S3Sidecar = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Send images, or say where they lie; prints the job's id."""
