@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aws_cdk import App, CfnOutput, Environment, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
@@ -55,12 +57,12 @@ class Service(Stack):
             self, "Cluster", vpc=network.vpc, container_insights_v2=ecs.ContainerInsights.ENABLED
         )
         software = Software(deployment, database, broker, storage.bucket, deployment.region)
+        # What every process needs.
+        given: dict[str, Any] = {"network": network, "cluster": cluster, "software": software}
         api = Api(
             self,
             "Api",
-            network=network,
-            cluster=cluster,
-            software=software,
+            **given,
             repository=images.api,
             photos=photos.bucket,
             access_logs=storage.logs,
@@ -68,18 +70,14 @@ class Service(Stack):
         fleet = Fleet(
             self,
             "Fleet",
-            network=network,
-            cluster=cluster,
-            software=software,
+            **given,
             repository=images.worker,
             photos=photos.bucket,
         )
         events = EventConsumer(
             self,
             "Events",
-            network=network,
-            cluster=cluster,
-            software=software,
+            **given,
             repository=images.api,
             photos=photos,
         )
@@ -97,11 +95,18 @@ class Service(Stack):
             fleet=fleet,
             photos=photos,
         )
-        CfnOutput(self, "Address", value=api.balancer.load_balancer_dns_name)
-        CfnOutput(self, "PhotosBucket", value=photos.bucket.bucket_name)
-        CfnOutput(self, "DeadLetterQueue", value=photos.dead_letters.queue_url)
-        CfnOutput(self, "ClusterName", value=cluster.cluster_name)
-        CfnOutput(self, "ApiService", value=api.service.service_name)
+        self._tell(api, photos, cluster)
+
+    def _tell(self, api: Api, photos: PhotoEvents, cluster: ecs.ICluster) -> None:
+        outputs = {
+            "Address": api.balancer.load_balancer_dns_name,
+            "PhotosBucket": photos.bucket.bucket_name,
+            "DeadLetterQueue": photos.dead_letters.queue_url,
+            "ClusterName": cluster.cluster_name,
+            "ApiService": api.service.service_name,
+        }
+        for name, value in outputs.items():
+            CfnOutput(self, name, value=value)
 
 
 def _let_in(caller: ec2.ISecurityGroup, database: Database, broker: Broker) -> None:
