@@ -83,9 +83,7 @@ class Service(Stack):
         )
         for part in (api, fleet, events):
             _let_in(part.security_group, database, broker)
-        # The API's tasks migrate the database: whoever else needs the new schema comes after them.
-        fleet.service.node.add_dependency(api.service)
-        events.service.node.add_dependency(api.service)
+        _migrate_first(api, fleet.service, events.service)
         Watch(
             self,
             "Watch",
@@ -107,6 +105,12 @@ class Service(Stack):
         }
         for name, value in outputs.items():
             CfnOutput(self, name, value=value)
+
+
+def _migrate_first(api: Api, *others: ecs.BaseService) -> None:
+    """The API's tasks migrate the database: whoever else needs the new schema comes after them."""
+    for service in others:
+        service.node.add_dependency(api.service)
 
 
 def _let_in(caller: ec2.ISecurityGroup, database: Database, broker: Broker) -> None:
