@@ -84,15 +84,7 @@ class Service(Stack):
         for part in (api, fleet, events):
             _let_in(part.security_group, database, broker)
         _migrate_first(api, fleet.service, events.service)
-        Watch(
-            self,
-            "Watch",
-            deployment=deployment,
-            api=api,
-            database=database,
-            fleet=fleet,
-            photos=photos,
-        )
+        Watch(self, "Watch", deployment=deployment, api=api, database=database, fleet=fleet, photos=photos)
         self._tell(api, photos, cluster)
 
     def _tell(self, api: Api, photos: PhotoEvents, cluster: ecs.ICluster) -> None:
