@@ -75,11 +75,7 @@ class BeamCaptioner:
         A caption that loops comes back as the empty text, like one that says nothing.
         """
         resolved = self.resolve(options)
-        expected = (self.preprocessing.height, self.preprocessing.width, 3)
-        if images.shape[1:] != expected or images.dtype != np.uint8:
-            raise ValueError(
-                f"images must be uint8 of shape (n, {expected}), not {images.dtype} {images.shape}"
-            )
+        self.preprocessing.check(images)
         if not len(images):
             return []
         try:

@@ -21,6 +21,14 @@ class Preprocessing:
     fit: str = "squash"
     """``squash`` takes the whole picture, aspect ignored; ``crop`` its centre in the aspect of the input."""
 
+    def check(self, images: Pixels) -> None:
+        """Raise ``ValueError`` unless ``images`` are uint8 of shape (n, height, width, 3)."""
+        expected = (self.height, self.width, 3)
+        if images.shape[1:] != expected or images.dtype != np.uint8:
+            raise ValueError(
+                f"images must be uint8 of shape (n, {expected}), not {images.dtype} {images.shape}"
+            )
+
 
 @dataclass(frozen=True)
 class DecodingOptions:

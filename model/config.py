@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.decoding import SearchOptions
 from model.errors import TrainingError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -106,17 +107,6 @@ class SelfCriticalConfig:
 
 
 @dataclass(frozen=True)
-class DecodingDefaults:
-    """Decoding defaults stored with the model."""
-
-    num_beams: int
-    num_captions: int
-    max_length: int
-    min_length: int
-    length_penalty: float = 1.0
-
-
-@dataclass(frozen=True)
 class TrainingConfig:
     """Everything that determines a training run but the data."""
 
@@ -126,7 +116,7 @@ class TrainingConfig:
     tokenizer: TokenizerConfig
     network: NetworkConfig | RecurrentConfig
     cross_entropy: CrossEntropyConfig
-    decoding: DecodingDefaults
+    decoding: SearchOptions
     fine_tune: CrossEntropyConfig | None = None
     self_critical: SelfCriticalConfig | None = None
     untuned_critical: SelfCriticalConfig | None = None
@@ -148,7 +138,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "tokenizer": TokenizerConfig,
     "network": NetworkConfig,
     "cross_entropy": CrossEntropyConfig,
-    "decoding": DecodingDefaults,
+    "decoding": SearchOptions,
     "fine_tune": CrossEntropyConfig,
     "self_critical": SelfCriticalConfig,
     "untuned_critical": SelfCriticalConfig,
