@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import urllib.error
 import urllib.parse
@@ -22,6 +21,7 @@ from jobs.ports import open_metrics_listener, show_metrics
 from jobs.settings import Settings
 from tests.conftest import ROOT
 from tests.processes import Process, reserve_port, wait_until
+from tests.servers import unavailable
 
 MONITORING = ROOT / "deploy/monitoring"
 
@@ -51,8 +51,7 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
     """Prometheus over our rules, scraping this process's metrics port."""
     program = shutil.which("prometheus")
     if program is None:
-        assert not os.environ.get("CI"), "prometheus is missing: .ci/run installs it"
-        pytest.skip("prometheus is not installed (Debian package prometheus)")
+        unavailable("prometheus is not installed (Debian package prometheus; .ci/run installs it)")
     listener = open_metrics_listener(Settings(metrics_port=0))
     assert listener is not None
     show_metrics(listener, Exposition([METERS.group, *GROUPS], process=True))
