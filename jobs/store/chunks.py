@@ -207,7 +207,8 @@ class ChunkStore:
     def absolve(self, claims: Sequence[Claim]) -> None:
         """Take the blame for these lost leases back from their images: the worker lives, none killed it."""
         with self._database.write() as connection:
-            for claim in claims:
+            # Locked in the order in which recordings lock them.
+            for claim in sorted(claims, key=lambda claim: (claim.job_id, claim.number)):
                 blame = ChunkRow.deaths_alone if claim.alone else ChunkRow.suspicions
                 connection.execute(
                     update(ChunkRow)
