@@ -39,7 +39,7 @@ class Deployment:
     gpu: bool = True
     """GPU instances; without, CPU ones (and the CPU image)."""
     instance_types: str = "g6.xlarge,g5.xlarge,g4dn.xlarge"
-    cpu_instance_types: str = "c7i.xlarge,c6i.xlarge,m7i.xlarge"
+    cpu_instance_types: str = "m7i.xlarge,m6i.xlarge,m5.xlarge"
     max_workers: int = 8
     on_demand_base: int = 0
     """So many workers run on demand before any runs on spot."""

@@ -114,6 +114,7 @@ class Fleet(Construct):
             min_capacity=0,
             max_capacity=chosen.max_workers,
             new_instances_protected_from_scale_in=True,
+            group_metrics=[autoscaling.GroupMetrics.all()],
             capacity_rebalance=True,
         )
 

@@ -6,6 +6,7 @@ from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_elasticloadbalancingv2 as balancing
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -37,8 +38,7 @@ class Watch(Construct):
         photos: PhotoEvents,
     ) -> None:
         super().__init__(scope, id)
-        key = kms.Alias.from_alias_name(self, "Key", "alias/aws/sns")
-        self.topic = sns.Topic(self, "Alarms", master_key=key, enforce_ssl=True)
+        self.topic = self._topic()
         if deployment.alarm_email:
             self.topic.add_subscription(subscriptions.EmailSubscription(deployment.alarm_email))
         own = {"namespace": namespace(deployment), "dimensions_map": {"Model": deployment.model}}
@@ -77,6 +77,15 @@ class Watch(Construct):
                 ("Dead letters", [dead]),
             ],
         )
+
+    def _topic(self) -> sns.Topic:
+        """A topic with a key of its own: CloudWatch may not use AWS's key for encrypted topics."""
+        alarms = iam.ServicePrincipal("cloudwatch.amazonaws.com")
+        key = kms.Key(self, "Key", enable_key_rotation=True, description="Captionfleet's alarms")
+        key.grant_encrypt_decrypt(alarms)
+        topic = sns.Topic(self, "Alarms", master_key=key, enforce_ssl=True)
+        topic.grant_publish(alarms)
+        return topic
 
     def _alarm(
         self,

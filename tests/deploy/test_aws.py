@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.synthesis import Template, synthesise
+from tests.deploy.synthesis import AWS, Template, synthesise
 
 
 def of_type(template: Template, kind: str) -> list[dict[str, Any]]:
@@ -140,6 +140,26 @@ def test_workers_run_on_spot_follow_the_backlog_and_can_be_none(service: Templat
     backlog = [alarm for alarm in alarms if alarm["MetricName"] == "BacklogSeconds"]
     assert backlog
     assert all(alarm["Namespace"] == "Captionfleet/captionfleet" for alarm in backlog)
+
+
+def test_alarms_may_use_their_topic_and_its_key(service: Template) -> None:
+    allowed = [
+        (statement["Action"], kind)
+        for kind, policy in (("AWS::SNS::TopicPolicy", "PolicyDocument"), ("AWS::KMS::Key", "KeyPolicy"))
+        for statement in only(service, kind)[policy]["Statement"]
+        if statement["Effect"] == "Allow"
+        and statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    ]
+    assert ("sns:Publish", "AWS::SNS::TopicPolicy") in allowed
+    (key,) = [action for action, kind in allowed if kind == "AWS::KMS::Key"]
+    assert {"kms:Decrypt", "kms:GenerateDataKey*"} <= set(key)
+
+
+def test_what_tasks_mount_is_a_volume_of_their_image(service: Template) -> None:
+    mounted = {mount["ContainerPath"] for found in containers(service) for mount in found["MountPoints"]}
+    assert mounted == {"/tmp"}
+    for name in ("Dockerfile.api", "Dockerfile.worker"):
+        assert "\nVOLUME /tmp\n" in (AWS.parents[1] / name).read_text()
 
 
 def test_without_a_certificate_only_private_addresses_may_call(service: Template) -> None:
