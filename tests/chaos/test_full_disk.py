@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,10 @@ class SmallDisk(Server):
         super().__init__()
         if sys.platform != "linux" or not shutil.which("unshare"):
             unavailable("no unshare(1) to mount a small disk with")
-        self.data.mkdir()
         as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        if subprocess.run(["unshare", *as_root, "--mount", "true"], check=False).returncode != 0:
+            unavailable("this user may not mount a small disk")
+        self.data.mkdir()
         mount = f'mount -t tmpfs -o size={DISK} tmpfs "$0" && exec "$@"'
         inside = ["sh", "-c", mount, str(self.data), *self.process.command]
         self.process.command = ["unshare", *as_root, "--mount", *inside]
@@ -53,8 +56,8 @@ class SmallDisk(Server):
 @pytest.fixture
 def server() -> Iterator[SmallDisk]:
     running = SmallDisk()
-    running.start()
     try:
+        running.start()
         yield running
     finally:
         running.process.kill()

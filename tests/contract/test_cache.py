@@ -29,8 +29,7 @@ def test_a_recorded_caption_is_found_by_its_key(store: Store) -> None:
 def test_an_edit_is_not_what_is_found(store: Store) -> None:
     job_id = new_job(store, 1)
     caption(store, job_id, "k0")
-    if hasattr(store.jobs, "edit"):
-        store.jobs.edit("ann", job_id, 0, "mine")
+    store.jobs.edit("ann", job_id, 0, "mine")
     assert store.cache.find(["k0"])["k0"].captions == CAPTIONS
 
 

@@ -93,10 +93,11 @@ class KillInCaption:
     name = "worker kill -9 in caption"
 
     def inject(self, cluster: FaultyCluster, rng: random.Random) -> None:
-        with cluster.host(rng) as host, host.steered(block=True):
-            wait_blocked(host)
-            host.kill()
-        host.start()
+        with cluster.host(rng) as host:
+            with host.steered(block=True):
+                wait_blocked(host)
+                host.kill()
+            host.start()
 
 
 def wait_blocked(host: Host) -> None:
