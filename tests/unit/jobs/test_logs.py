@@ -28,6 +28,7 @@ class Terminal(io.StringIO):
 def _logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    forget_ids()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
