@@ -43,7 +43,9 @@ class Readiness:
         """Return ``ok``, or ``unavailable``, with the code of what is not."""
         with self._lock:
             if self._last is None or time.monotonic() - self._last[0] > FRESH_S:
-                self._last = (time.monotonic(), self._ask())
+                # Asking may take seconds; its answer is fresh from then on, also for those who wait here.
+                health = self._ask()
+                self._last = (time.monotonic(), health)
             return self._last[1]
 
     def _ask(self) -> Health:
