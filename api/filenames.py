@@ -30,5 +30,5 @@ def _as_sent(header: str) -> str:
 def _decoded(raw: bytes, charset: str) -> str:
     try:
         return raw.decode(charset)
-    except (LookupError, UnicodeDecodeError):
+    except (LookupError, UnicodeError):
         return raw.decode("latin-1")

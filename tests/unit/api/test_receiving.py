@@ -109,6 +109,7 @@ def test_a_body_is_counted_and_capped() -> None:
         (b'form-data; name="images"; filename*=ISO-8859-1\'\'%E9.jpg; filename="x"', "é.jpg"),
         (b"form-data; name=\"images\"; filename*=no-such''%E9.jpg", "é.jpg"),
         (b"form-data; name=\"images\"; filename*=utf-8''%E9.jpg", "é.jpg"),
+        (b"form-data; name=\"images\"; filename*=undefined''%E9.jpg", "é.jpg"),
         (b'form-data; name="images"; filename="a%22b.jpg"', 'a"b.jpg'),
         (b'form-data; name="images"', None),
         (b'form-data; name="images"; filename=""', ""),
