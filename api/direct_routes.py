@@ -117,7 +117,7 @@ DIRECT_ROUTES = (
         "Announce files to upload directly",
         (Answer(201, "Where to send each file.", UploadTargets),),
         takes=(Media("application/json", UploadRequest),),
-        refusals=("invalid_request", "upload_too_large", "unsupported_media_type"),
+        refusals=("invalid_request", "upload_incomplete", "upload_too_large", "unsupported_media_type"),
         tag="uploads",
     ),
     Route(
@@ -128,7 +128,7 @@ DIRECT_ROUTES = (
         (Answer(200, "The file is stored."),),
         query=PutQuery,
         takes=tuple(Media(kind, schema=FILE) for kind in ("application/octet-stream", "image/*")),
-        refusals=("forbidden", "upload_incomplete"),
+        refusals=("forbidden", "upload_incomplete", "database_unavailable", "storage_unavailable"),
         keyless=True,
         tag="uploads",
     ),

@@ -21,6 +21,7 @@ Mode = Literal["validation", "serialization"]
 
 REFERENCE = "#/components/schemas/{model}"
 EVERYWHERE = ("invalid_request", "internal_error")
+AWAY = ("storage_unavailable", "database_unavailable", "broker_unavailable")
 HEADERS = {
     "Idempotency-Key": "Repeat a request under its key and the job is made only once; kept for 24 hours.",
     "Last-Event-ID": "The id of the last event you have; browsers send it by themselves.",
@@ -142,12 +143,12 @@ def _refusals(route: Route) -> dict[int, list[str]]:
     """Return the codes a route may refuse with, by status."""
     codes = [*route.refusals, *EVERYWHERE]
     if not route.keyless:
-        codes += ["unauthorized", "forbidden"]
+        codes += ["unauthorized", "forbidden", *AWAY]
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys(codes):
-        by_status.setdefault(int(REQUEST_STATUS[code]), []).append(code)
-    away = ["storage_unavailable", "database_unavailable", "broker_unavailable"]
-    return by_status if route.keyless else by_status | {int(HTTPStatus.SERVICE_UNAVAILABLE): away}
+        status = HTTPStatus.SERVICE_UNAVAILABLE if code in AWAY else REQUEST_STATUS[code]
+        by_status.setdefault(int(status), []).append(code)
+    return by_status
 
 
 def _reference(model: type[BaseModel] | None) -> Schema:

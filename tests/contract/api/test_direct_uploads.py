@@ -12,7 +12,7 @@ from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from jobs.tables import DirectUploadRow
-from tests.contract.api.support import Client, Deployment, caption, refused
+from tests.contract.api.support import Client, Deployment, caption, document, refused
 from tests.contract.stores import LONG_AGO
 from tests.pictures import jpeg_bytes
 
@@ -49,6 +49,15 @@ def uploaded(client: Client, count: int = 1) -> list[str]:
         assert target["method"] == "PUT"
         assert send(client, target["url"], jpeg_bytes(number), **target["headers"]) == 200
     return [target["id"] for target in targets]
+
+
+def test_the_document_names_what_either_call_may_refuse() -> None:
+    paths = document()["paths"]
+    announced = paths["/v1/uploads"]["post"]["responses"]
+    sent = paths["/v1/uploads/{upload_id}"]["put"]["responses"]
+    assert "upload_incomplete" in announced["400"]["description"]
+    assert "storage_unavailable" in announced["503"]["description"]
+    assert sent["503"]["description"] == "database_unavailable, storage_unavailable"
 
 
 def test_what_was_sent_directly_becomes_a_job(client: Client, deployment: Deployment) -> None:
