@@ -68,7 +68,7 @@ class CaptionCache:
         return Keys(claim.owner, self._checkpoint, options)
 
     def known(self, keys: Keys, claim: Claim) -> dict[int, Loaded]:
-        """Return the images, by position, that need not even be fetched: their digests came with them."""
+        """Return the images, by position, that need not even be fetched: their bytes cannot have changed."""
         digests = {item.position: item.sha256 for item in claim.items if item.sha256}
         if not digests:
             return {}

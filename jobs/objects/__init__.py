@@ -79,9 +79,17 @@ class ObjectStore(Protocol):
         ...
 
 
+_JOBS = "jobs/"
+
+
 def job_prefix(job_id: str) -> str:
     """Prefix of all objects of a job."""
-    return f"jobs/{job_id}/"
+    return f"{_JOBS}{job_id}/"
+
+
+def is_immutable(key: str | None) -> bool:
+    """Whether what lies under a key never changes; a direct upload can, while its URL is valid."""
+    return key is not None and key.startswith(_JOBS)
 
 
 def image_key(job_id: str, position: int) -> str:

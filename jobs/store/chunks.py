@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, exists, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, tuple_, update
 
 from jobs.errors import DatabaseUnavailable, ItemError
+from jobs.objects import is_immutable
 from jobs.queue import Message, queue_name
 from jobs.records import CaptionOptions, ItemStatus, JobStatus
 from jobs.store.cache import CacheEntry, CacheStore
@@ -36,6 +37,7 @@ class ClaimedItem:
     source: str
     object_key: str | None
     sha256: str | None
+    """The digest of bytes that cannot have changed since; ``None`` where they are to be looked at again."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class ChunkStore:
             model=job.model,
             fast=job.fast,
             options=CaptionOptions(**job.options),
-            items=tuple(ClaimedItem(*row) for row in rows),
+            items=tuple(_claimed(row) for row in rows),
         )
 
     def renew(self, worker: str, lease_s: float, held: Sequence[Claim]) -> set[tuple[str, int, int]]:
@@ -293,6 +295,11 @@ class ChunkStore:
 
 
 _OPEN = {"state": "open", "owner": None, "lease_until": None, "alone": False, "noticed_at": None}
+
+
+def _claimed(row: Row[Any]) -> ClaimedItem:
+    sha256 = row.sha256 if is_immutable(row.object_key) else None
+    return ClaimedItem(row.position, row.source, row.object_key, sha256)
 
 
 def _number(result: ChunkResult) -> int:

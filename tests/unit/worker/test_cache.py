@@ -6,9 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
+import pytest
+
 from jobs.ids import new_id
+from jobs.objects.sources import Sources
 from jobs.records import CaptionOptions, JobSpec
 from jobs.store.submit import NewItem, NewJob
+from jobs.store.uploads import upload_key
 from tests.captioners import Behaviour, colour_png
 from tests.processes import wait_until
 from tests.unit.worker.conftest import OWNER, Deployment
@@ -92,3 +96,39 @@ def test_errors_are_not_remembered(deploy: Deploy) -> None:
     run(deployment, first, second)
     assert captioned(deployment) == [1, 1]
     assert deployment.job(second).counts.failed == 2
+
+
+class Replaceable(Sources):
+    """One address, under which other bytes lie from time to time."""
+
+    def __init__(self) -> None:
+        self.body = b""
+
+    def fetch(self, source: str, object_key: str | None) -> bytes:
+        return self.body
+
+
+@pytest.mark.parametrize(("source", "key"), [("s3://b/a.png", None), ("upload", upload_key("upload_1", 0))])
+def test_what_others_can_replace_is_looked_at_again(deploy: Deploy, source: str, key: str | None) -> None:
+    """An image fails; when its job is tried again, another one lies there, and then the first one again."""
+    deployment, sources = deploy(), Replaceable()
+    first, second = new_id("job"), new_id("job")
+
+    def submit(job_id: str) -> None:
+        item = NewItem("a.png", "a.png", source, key)
+        deployment.services.intake.submit(NewJob(job_id, OWNER, "small", "s3", JobSpec()), [item])
+
+    with deployment.pipeline(sources=sources) as pipeline:
+        submit(first)
+        sources.body = failing = colour_png(1, Behaviour.EMPTY)
+        pipeline.run_chunk(first, 0)
+        assert deployment.items(first)[0].sha256 == sha256(failing).hexdigest()
+        [message] = deployment.services.store.jobs.retry(OWNER, first)
+        sources.body = colour_png(2)
+        pipeline.run_chunk(first, message.chunk)
+        submit(second)
+        sources.body = failing
+        pipeline.run_chunk(second, 0)
+    item = deployment.items(first)[0]
+    assert (item.caption, item.sha256) == ("picture 2", sha256(colour_png(2)).hexdigest())
+    assert captions(deployment, second) == [None], "the caption of the bytes that lay there meanwhile"
