@@ -50,6 +50,8 @@ def check(path: Path) -> None:
     reason = None
     if path.is_dir():
         reason = "it is a folder"
+    elif path.exists() and not path.is_file():
+        reason = "it is no file"
     elif not path.parent.is_dir():
         reason = "no such folder"
     elif not os.access(path if path.exists() else path.parent, os.W_OK):

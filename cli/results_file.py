@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import outputs
-from cli.console import CommandFailed
+from cli.console import CommandFailed, usage_error
 from cli.resuming import read_lines
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ class ResultsFile:
         """Read what is there; raise ``CommandFailed`` (status 2) for another kind of file."""
         outputs.check(path)
         self._path = path
-        self.sources = {item.source for item in read_lines(path)}
-        self._count = len(self.sources)
-        _cut_torn_line(path)
+        self.sources: set[str] = set()
+        self._count = end = 0
+        for item, line_end in read_lines(path):
+            self.sources.add(item.source)
+            self._count, end = self._count + 1, line_end
+        _mend_end(path, end)
 
     def append(self, items: Sequence[Item]) -> None:
         """Add results, on the disk when this returns; positions go on from those in the file."""
@@ -42,17 +45,15 @@ class ResultsFile:
         self.sources.update(item.source for item in items)
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Take away the part of a line that a crash has left at the end."""
-    if not path.exists():
+def _mend_end(path: Path, end: int) -> None:
+    """Take away the part of a line that a crash has left after ``end``, and end the line before it."""
+    try:
+        with path.open("rb+") as file:
+            file.truncate(end)
+            file.seek(max(0, end - 1))
+            if file.read(1) not in (b"", b"\n"):
+                file.write(b"\n")
+    except FileNotFoundError:
         return
-    with path.open("rb+") as file:
-        content_end = file.seek(0, os.SEEK_END)
-        position, block = content_end, b""
-        while position and b"\n" not in block:
-            position = max(0, position - 4096)
-            file.seek(position)
-            block = file.read(content_end - position)
-        whole = position + block.rfind(b"\n") + 1
-        if whole < content_end:
-            file.truncate(whole)
+    except OSError as error:
+        raise usage_error(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from cli.console import usage_error
 
 if TYPE_CHECKING:
     from jobs.records import Item
+
+# How every line of results begins.
+_LINE = b'{"position":'
 
 
 @dataclass(frozen=True)
@@ -42,30 +46,44 @@ def find_done(images: Sequence[Path], output: Path | None, sidecar: str | None, 
     if output is None:
         kind = sidecar or ""
         return Done(frozenset(path for path in images if outputs.sidecar_of(path, kind).exists()), ())
-    items = [item for item in read_lines(output) if item.caption is not None]
-    sources = {item.source for item in items}
+    items = [item for item, _ in read_lines(output)]
+    sources = {item.source for item in items if item.caption is not None}
     return Done(frozenset(path for path in images if outputs.uri_of(path) in sources), items)
 
 
-def read_lines(path: Path) -> Iterator[Item]:
-    """Yield the items of a results file, none if it is not there; a line torn by a crash ends it."""
+def read_lines(path: Path) -> Iterator[tuple[Item, int]]:
+    """Yield the items of a results file, none if it is not there, each with where its line ends, in bytes.
+
+    A last line that a crash has torn is left out. Raises ``CommandFailed`` (status 2) for any other content.
+    """
     from pydantic import ValidationError
 
     from jobs.records import Item
 
-    number = 0
+    number, end, line = 0, 0, b""
     try:
         with path.open("rb") as file:
-            for line in file:
-                number += 1
-                if line.endswith(b"\n"):
-                    yield Item.model_validate_json(line)
+            for number, line in enumerate(file, 1):  # noqa: B007 (said in the error)
+                end += len(line)
+                yield Item.model_validate_json(line), end
     except FileNotFoundError:
         return
     except ValidationError as error:
-        raise usage_error(f"line {number} of {path} is not a result; choose another file") from error
+        if not _torn(line):
+            raise usage_error(f"line {number} of {path} is not a result; choose another file") from error
     except OSError as error:
         raise usage_error(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _torn(line: bytes) -> bool:
+    """Whether this is the first part of a line of ours: it begins like one, and is not whole in itself."""
+    if line.endswith(b"\n") or line[: len(_LINE)] != _LINE[: len(line)]:
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
 
 
 def merged(earlier: Sequence[Item], now: Sequence[Item]) -> list[Item]:

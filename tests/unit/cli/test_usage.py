@@ -30,6 +30,7 @@ def _files(tmp_path: Path) -> None:
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "bad.jsonl").write_text("{}\n")
     os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,7 @@ def _files(tmp_path: Path) -> None:
         ("watch photo.jpg", "photo.jpg is not a folder"),
         ("watch empty -o x.csv", "results are appended to a .jsonl file"),
         ("watch empty -o bad.jsonl", "line 1 of bad.jsonl is not a result"),
+        ("watch empty -o pipe.jsonl", "pipe.jsonl cannot be written: it is no file"),
         ("watch empty --sidecar xml", "Invalid value for '--sidecar'"),
         ("demo no/such", "no/such does not exist"),
         ("demo empty", "no images in empty"),

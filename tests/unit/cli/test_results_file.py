@@ -1,0 +1,80 @@
+"""Files of results that are gone on with: what is not ours stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from cli.console import CommandFailed
+from cli.results_file import ResultsFile
+from cli.resuming import find_done, read_lines
+from jobs.records import Item, ItemStatus
+
+
+def item(number: int, caption: str | None = "a dog") -> Item:
+    return Item(
+        position=number,
+        custom_id=f"{number}.jpg",
+        name=f"{number}.jpg",
+        source=f"file:///photos/{number}.jpg",
+        status=ItemStatus.SUCCEEDED if caption else ItemStatus.FAILED,
+        caption=caption,
+        edited_caption=None,
+        score=-0.5,
+        alternatives=[],
+        model="small",
+        width=1,
+        height=1,
+        sha256=None,
+        attempts=1,
+        error=None,
+        finished_at=None,
+    )
+
+
+def line(number: int) -> bytes:
+    return orjson.dumps(item(number).model_dump(mode="json")) + b"\n"
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", line(2)[:9], line(2)[:40], line(2)[:-2]])
+def test_what_a_crash_has_torn_is_done_again(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(line(0) + line(1) + torn)
+    file = ResultsFile(path)
+    assert len(file.sources) == 2
+    file.append([item(7)])
+    assert [(found.position, found.name) for found, _ in read_lines(path)] == [
+        (0, "0.jpg"),
+        (1, "1.jpg"),
+        (2, "7.jpg"),
+    ]
+
+
+def test_a_whole_line_without_an_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(line(0) + line(1)[:-1])
+    ResultsFile(path).append([item(2)])
+    assert path.read_bytes() == line(0) + line(1) + line(2)
+
+
+@pytest.mark.parametrize("foreign", [b"my notes", b'{"position":3}', b'{"a":1', line(0) + b"more", b"\n"])
+def test_what_is_not_ours_is_refused_and_stays(tmp_path: Path, foreign: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(foreign)
+    number = foreign.count(b"\n", 0, -1) + 1
+    for use in (ResultsFile, lambda path: find_done([], path, None, overwrite=False)):
+        with pytest.raises(CommandFailed, match=f"line {number} of .* is not a result") as caught:
+            use(path)
+        assert caught.value.status == 2
+    assert path.read_bytes() == foreign
+
+
+def test_failures_are_tried_again_and_kept_until_then(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    lines = [item(0), item(1, None)]
+    path.write_bytes(b"".join(orjson.dumps(one.model_dump(mode="json")) + b"\n" for one in lines))
+    done = find_done([Path("/photos/0.jpg"), Path("/photos/1.jpg")], path, None, overwrite=False)
+    assert done.images == {Path("/photos/0.jpg")}
+    assert [one.name for one in done.items] == ["0.jpg", "1.jpg"]
