@@ -11,8 +11,11 @@ from flask import Flask, Response, g, request
 
 from api.metering import note_received
 from api.routes import request_body
+from jobs.errors import TransientError
 from jobs.ids import new_id
 from jobs.logs import forget_ids, note_ids
+from jobs.objects import ObjectStore
+from jobs.services import Services
 from jobs.settings import Settings
 
 log = logging.getLogger("captionfleet.requests")
@@ -23,19 +26,37 @@ NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-act
 SANDBOX = f"{NOTHING}; sandbox"
 
 
-def page_policy(settings: Settings) -> str:
-    """Return the page's Content-Security-Policy: its own files and API, and images where S3 serves them."""
-    images = "'self'" if settings.bucket is None else f"'self' {_s3_origin(settings)}"
+def page_policy(services: Services) -> str:
+    """Return the page's Content-Security-Policy: its own files and API, and S3 for its uploads and images."""
+    bucket = _bucket_origin(services.objects)
     return (
-        f"{NOTHING}; script-src 'self'; style-src 'self'; img-src {images} blob: data:; connect-src {images}"
+        f"{NOTHING}; script-src 'self'; style-src 'self'; connect-src 'self'{bucket}; "
+        f"img-src 'self'{bucket}{_sources_origin(services.settings)}; "
+        "require-trusted-types-for 'script'; trusted-types lit-html"
     )
 
 
-def _s3_origin(settings: Settings) -> str:
-    if settings.s3_endpoint:
-        parts = urlsplit(settings.s3_endpoint)
-        return f"{parts.scheme}://{parts.netloc}"
-    return "https://*.amazonaws.com"
+def _bucket_origin(objects: ObjectStore) -> str:
+    """Return where presigned addresses of uploads lead, as a further source."""
+    try:
+        url = objects.upload_url("page", "image/jpeg", 1, 1)
+    except TransientError:
+        # Without credentials nothing can be sent there anyway, and readiness says so.
+        return ""
+    return f" {_origin(url)}" if url else ""
+
+
+def _sources_origin(settings: Settings) -> str:
+    """Return where the images of jobs from S3 lie: at AWS each bucket has a host of its own."""
+    server = settings.s3_public_url or settings.s3_endpoint
+    if server:
+        return f" {_origin(server)}"
+    return "" if settings.bucket is None else " https://*.amazonaws.com"
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def register_headers(app: Flask) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from api.answers import json_answer, retry_after, unless_known
 from api.cursors import item_cursor, rank_cursor, read_item_cursor, read_rank_cursor
 from api.headers import SANDBOX
-from api.routes import Answer, Call, Media, NoQuery, Route
+from api.routes import LARGEST_POSITION, Answer, Call, Media, NoQuery, Route
 from jobs.errors import ItemError, RequestError
 from jobs.image_types import IMAGE_TYPES, UNKNOWN
 from jobs.objects.sources import WEB
@@ -71,6 +71,12 @@ class ItemsQuery(Body):
     )
     limit: int = Field(50, ge=1, le=LARGEST_PAGE)
     cursor: str | None = None
+    first: int = Field(
+        0,
+        ge=0,
+        le=LARGEST_POSITION,
+        description="By position and without a cursor: where to begin, for looking into the middle of a job.",
+    )
 
 
 class ResultsQuery(Body):
@@ -87,7 +93,8 @@ def list_items(call: Call[ItemsQuery], job_id: str) -> Response:
     if query.sort is ItemOrder.SCORE:
         items, rank = jobs.ranked(*wanted, read_rank_cursor(query.cursor), query.q)
         return json_answer(ItemPage(data=items, next_cursor=rank_cursor(rank)))
-    items, last = jobs.items(*wanted, read_item_cursor(query.cursor), query.q)
+    after = query.first - 1 if query.cursor is None else read_item_cursor(query.cursor)
+    items, last = jobs.items(*wanted, after, query.q)
     return json_answer(ItemPage(data=items, next_cursor=item_cursor(last)))
 
 

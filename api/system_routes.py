@@ -62,7 +62,7 @@ def read_metrics(call: Call[NoQuery]) -> Response:
 def read_page(call: Call[NoQuery]) -> Response:
     """Show the web page."""
     response = Response(render_template("page.html"), content_type="text/html; charset=utf-8")
-    response.headers["Content-Security-Policy"] = page_policy(call.services.settings)
+    response.headers["Content-Security-Policy"] = page_policy(call.services)
     response.headers["Cache-Control"] = "no-cache"
     return response
 

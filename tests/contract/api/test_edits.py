@@ -163,6 +163,13 @@ def test_items_by_score_come_once_each(client: Client, services: Services, limit
     assert listed(client, job, "sort=score&status=succeeded", limit) == [6, 2, 4, 7, 0, 3]
 
 
+def test_a_list_may_begin_in_the_middle(client: Client) -> None:
+    job = client.job(*photos(6))
+    assert listed(client, job, "first=4", limit=1) == [4, 5]
+    assert listed(client, job, "first=6") == []
+    refused(client.get(f"{job['links']['items']}?first=-1"), "invalid_request", "first")
+
+
 def test_parquet_has_what_the_lines_have(client: Client, services: Services) -> None:
     job = client.job(*photos(3))
     caption(services, job["id"], failing=[2])

@@ -14,7 +14,8 @@ import pytest
 from openapi_spec_validator import validate
 
 from api.app import ROUTES, create_app
-from api.auth import REMEMBERED_S, KeyRing
+from api.auth import REMEMBERED_S, Remembered
+from jobs.callers import LOCAL_CALLER, Caller
 from jobs.errors import REQUEST_STATUS, BrokerUnavailable, ItemCode
 from jobs.queue import Message
 from jobs.services import Services, build_services
@@ -65,7 +66,7 @@ def test_a_revoked_key_works_for_seconds_at_most(
     client = deployment.client()
     assert client.get("/v1/jobs").status_code == 200
     assert client.key is not None
-    deployment.services.store.keys.revoke(client.key.split("_")[1])
+    deployment.services.store.keys.revoke(client.key.split("_")[2])
     wait_until(lambda: client.get("/v1/jobs").status_code == 401, timeout=5, what="the key being refused")
     refused(client.get("/v1/jobs"), "unauthorized", "revoked")
 
@@ -73,17 +74,13 @@ def test_a_revoked_key_works_for_seconds_at_most(
 def test_a_key_is_looked_up_once_in_a_while() -> None:
     asked: list[str] = []
 
-    def owner_of(key: str) -> str | None:
+    def find(key: str) -> Caller | None:
         asked.append(key)
-        return "ann" if key == "good" else None
+        return LOCAL_CALLER if key == "good" else None
 
-    ring = KeyRing(owner_of)
-    assert [ring.owner("good"), ring.owner("good"), ring.owner("bad"), ring.owner("bad")] == [
-        "ann",
-        "ann",
-        None,
-        None,
-    ]
+    known = Remembered(find)
+    callers = [known.caller(key) for key in ("good", "good", "bad", "bad")]
+    assert callers == [LOCAL_CALLER, LOCAL_CALLER, None, None]
     assert asked == ["good", "bad", "bad"]
 
 
@@ -331,8 +328,10 @@ def test_the_page_runs_its_own_files_alone(client: Client, deployment: Deploymen
     assert "unsafe" not in policy
     for address in re.findall(r"(?:src|href)=\"([^\"]+)\"", answer.text):
         assert client.http.get(address, buffered=True).status_code == 200
-    if deployment.services.settings.bucket is None:
-        assert "img-src 'self' blob: data:" in policy
+    target = deployment.services.objects.upload_url("k", "image/jpeg", 1, 1)
+    bucket = " " + "/".join(target.split("/")[:3]) if target else ""
+    assert f"connect-src 'self'{bucket};" in policy
+    assert f"img-src 'self'{bucket}" in policy
     assert answer.headers["Referrer-Policy"] == "no-referrer"
 
 
