@@ -15,12 +15,20 @@ from api.job_routes import JOB_ROUTES
 from api.metering import HttpMeters, register_metering
 from api.problems import register_problems
 from api.routes import register_routes
+from api.session_routes import SESSION_ROUTES
 from api.system_routes import SYSTEM_ROUTES
 from api.webhook_routes import WEBHOOK_ROUTES
 from jobs.services import Services
 
 ROUTES = documented(
-    JOB_ROUTES + EVENT_ROUTES + ITEM_ROUTES + CAPTION_ROUTES + DIRECT_ROUTES + WEBHOOK_ROUTES + SYSTEM_ROUTES
+    JOB_ROUTES
+    + EVENT_ROUTES
+    + ITEM_ROUTES
+    + CAPTION_ROUTES
+    + DIRECT_ROUTES
+    + WEBHOOK_ROUTES
+    + SESSION_ROUTES
+    + SYSTEM_ROUTES
 )
 METERS = HttpMeters(ROUTES)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flask import current_app
 
-from api.auth import KeyRing
+from api.auth import Doors, Remembered
 from api.heartbeats import Heartbeats
 from api.readiness import Readiness
 from api.waiting import JobWatch
@@ -22,7 +22,7 @@ class Context:
     """Services and the few things an API process keeps beside them."""
 
     services: Services
-    keys: KeyRing
+    doors: Doors
     watch: JobWatch
     heartbeats: Heartbeats
     readiness: Readiness
@@ -39,7 +39,7 @@ def build_context(services: Services, http: Meters) -> Context:
     """Make an API process's context, ``http`` being its own meters; nothing starts before it is needed."""
     return Context(
         services=services,
-        keys=KeyRing(services.store.keys.owner_of),
+        doors=Doors(Remembered(services.store.keys.caller), Remembered(services.store.sessions.caller)),
         watch=JobWatch(services.store.jobs.versions, places=services.settings.api_threads // 2),
         heartbeats=Heartbeats(services.store.submit.heartbeat),
         readiness=Readiness(services),

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.auth import SESSION_COOKIE
 from api.problems import PROBLEM_TYPE
 from api.routes import Answer, Media, NoQuery, Route
 from jobs.errors import REQUEST_STATUS
@@ -56,7 +57,10 @@ def openapi_document(routes: Iterable[Route]) -> Schema:
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in definitions.items() if name not in queries},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
+            },
         },
     }
 
@@ -83,7 +87,7 @@ def _operation(route: Route, definitions: dict[str, Schema]) -> Schema:
         "parameters": _parameters(route, definitions),
         "responses": _responses(route),
         # Without keys in embedded mode on this machine alone.
-        "security": [] if route.keyless else [{"key": []}, {}],
+        "security": [] if route.keyless else [{"key": []}, {"session": []}, {}],
     }
     if route.takes:
         content = {media.media_type: {"schema": _taken(media)} for media in route.takes}

@@ -14,6 +14,7 @@ from werkzeug.datastructures import MultiDict
 from api.auth import authenticate
 from api.body import RequestBody
 from api.context import Context, current_context
+from jobs.callers import NOBODY, Caller
 from jobs.errors import RequestError
 from jobs.logs import note_ids
 from jobs.services import Services
@@ -42,7 +43,7 @@ class Call(Generic[Q]):
     """One request to a route: who calls, with which query and body."""
 
     context: Context
-    owner: str
+    caller: Caller
     query: Q
     body: RequestBody
 
@@ -50,6 +51,11 @@ class Call(Generic[Q]):
     def services(self) -> Services:
         """The process's services."""
         return self.context.services
+
+    @property
+    def owner(self) -> str:
+        """Whose jobs the call is about."""
+        return self.caller.owner
 
 
 @dataclass(frozen=True)
@@ -108,11 +114,12 @@ def _view(route: Route) -> Callable[..., Response]:
     def view(**path: Any) -> Response:
         context = current_context()
         settings = context.services.settings
-        g.owner = "" if route.keyless else authenticate(settings, context.keys, request)
+        caller = NOBODY if route.keyless else authenticate(settings, context.doors, request)
+        g.owner = caller.owner
         _check_path(path)
         if "job_id" in path:
             note_ids(job=path["job_id"])
-        call = Call(context, g.owner, _query(route.query, request.args), request_body())
+        call = Call(context, caller, _query(route.query, request.args), request_body())
         return route.handler(call, **path)
 
     return view

@@ -58,7 +58,7 @@ class LocalJobs:
 
         Then some items are not final; the worker takes no more of them.
         """
-        from jobs.store.keys import LOCAL_OWNER
+        from jobs.callers import LOCAL_OWNER
 
         jobs = self._services.store.jobs
         job_id, interrupted = self._submit(images), False
@@ -81,7 +81,7 @@ class LocalJobs:
         from jobs.objects import image_key
         from jobs.objects.folder import FolderObjects
         from jobs.store.jobs import UPLOAD
-        from jobs.store.keys import LOCAL_OWNER
+        from jobs.callers import LOCAL_OWNER
         from jobs.store.submit import NewItem, NewJob
 
         job = NewJob(new_id("job"), LOCAL_OWNER, self._model, UPLOAD, self._spec)
@@ -99,7 +99,7 @@ class LocalJobs:
 
     def _follow(self, job_id: str, advance: Advance) -> None:
         """Tell how many images are final, and how many of them failed, until all are."""
-        from jobs.store.keys import LOCAL_OWNER
+        from jobs.callers import LOCAL_OWNER
 
         while True:
             job, _ = self._services.store.jobs.get(LOCAL_OWNER, job_id)

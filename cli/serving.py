@@ -9,9 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from cli.embedded import upgrade
+from jobs.callers import LOCAL_OWNER
 from jobs.errors import StartupError
 from jobs.settings import Settings
-from jobs.store.keys import LOCAL_OWNER
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -76,6 +76,13 @@ class Settings(BaseSettings):
         None,
         "Ask every call for an API key; unset: yes, except in embedded mode on a loopback address.",
     )
+    session_hours: float = _named(
+        "CAPTIONFLEET_SESSION_HOURS",
+        12.0,
+        "Hours after which the page asks for the key again.",
+        gt=0,
+        le=8760,
+    )
     max_images: int = _named("CAPTIONFLEET_MAX_IMAGES", 1_000_000, "Images per job.", ge=1, le=100_000_000)
     max_image_bytes: int = _named("CAPTIONFLEET_MAX_IMAGE_BYTES", 50 * MIB, "Bytes per image.", ge=1024)
     max_image_pixels: int = _named(

@@ -51,6 +51,7 @@ class Tidying:
             self._store.sweeps.forget_old()
             self._store.webhooks.forget_old()
             self._store.bucket_events.forget_old()
+            self._store.sessions.forget_old()
 
     def _remove_deleted(self) -> None:
         """Remove every deleted job; one whose objects cannot be removed does not hold up the others."""

@@ -1,5 +1,6 @@
 """What the API takes and gives: types that validate requests, shape answers and make the OpenAPI document."""
 
+from jobs.records.access import Session, SignIn
 from jobs.records.given import (
     Body,
     CaptionOptions,
@@ -87,7 +88,9 @@ __all__ = [
     "S3Reference",
     "S3Uri",
     "SearchText",
+    "Session",
     "ShortText",
+    "SignIn",
     "UploadFile",
     "UploadId",
     "UploadRequest",

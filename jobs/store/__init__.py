@@ -12,6 +12,7 @@ from jobs.store.jobs import JobStore
 from jobs.store.keys import KeyStore
 from jobs.store.outputs import OutputStore
 from jobs.store.rules import RuleStore
+from jobs.store.sessions import SessionStore
 from jobs.store.stuck import StuckStore
 from jobs.store.submit import SubmitStore
 from jobs.store.sweeps import SweepStore
@@ -36,6 +37,7 @@ class Store:
         self.workers = WorkerStore(database)
         self.backlog = BacklogStore(database)
         self.keys = KeyStore(database)
+        self.sessions = SessionStore(database, self.keys)
         self.webhooks = WebhookStore(database)
         self.stuck = StuckStore(database, retention_days * DAY_S)
         self.uploads = UploadStore(database)

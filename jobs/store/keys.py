@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import string
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from jobs.callers import USUAL_SCOPES, Caller, Scope, read_scopes, scope_text
 from jobs.errors import RequestError
 from jobs.store.database import Database
 from jobs.tables import ApiKeyRow, GrantRow
 
-LOCAL_OWNER = "local"
+PREFIX = "cf_live_"
+"""Begins every key, so that scanners for lost secrets know it: ``cf_live_[0-9a-f]{8}_[0-9A-Za-z]{43}``."""
+_LETTERS = string.ascii_letters + string.digits
+_SECRET_LENGTH = 43  # 256 bits
+# A key's last use is written when the one that is known is older than this.
+LAST_USED_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,13 @@ class ApiKey:
     id: str
     owner: str
     label: str
+    scopes: frozenset[Scope]
+    limits: Mapping[str, Any]
     created_at: datetime
+    expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
+    successor: str | None
 
 
 @dataclass(frozen=True)
@@ -45,25 +59,26 @@ class KeyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, owner: str, label: str = "") -> tuple[ApiKey, str]:
+    def create(
+        self,
+        owner: str,
+        label: str = "",
+        *,
+        scopes: Iterable[Scope] = USUAL_SCOPES,
+        expires_s: float | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> tuple[ApiKey, str]:
         """Make a key for an owner; the second value is the key, which is not kept."""
-        key_id = secrets.token_hex(4)
-        key = f"cf_{key_id}_{secrets.token_urlsafe(32)}"
+        values = {"owner": owner, "label": label, "scopes": scope_text(scopes), "limits": dict(limits or {})}
         with self._database.write() as connection:
-            row = connection.execute(
-                insert(ApiKeyRow)
-                .values(id=key_id, owner=owner, label=label, hash=_hash(key), created_at=self._database.now())
-                .returning(ApiKeyRow.created_at)
-            ).one()
-        return ApiKey(key_id, owner, label, row.created_at, None), key
+            return self._insert(connection, expires_s, values)
 
-    def all(self) -> list[ApiKey]:
-        """Return all keys, oldest first."""
-        columns = (ApiKeyRow.id, ApiKeyRow.owner, ApiKeyRow.label, ApiKeyRow.created_at, ApiKeyRow.revoked_at)
+    def all(self, owner: str | None = None) -> list[ApiKey]:
+        """Return all keys, or an owner's, oldest first."""
+        query = select(*_COLUMNS).order_by(ApiKeyRow.created_at)
         with self._database.read() as connection:
-            return [
-                ApiKey(*row) for row in connection.execute(select(*columns).order_by(ApiKeyRow.created_at))
-            ]
+            rows = connection.execute(query if owner is None else query.where(ApiKeyRow.owner == owner))
+            return [_key(row) for row in rows]
 
     def revoke(self, key_id: str) -> None:
         """Refuse a key from now on; raise ``RequestError`` not_found."""
@@ -74,19 +89,49 @@ class KeyStore:
                 .values(revoked_at=func.coalesce(ApiKeyRow.revoked_at, self._database.now()))
             ).rowcount
         if not changed:
-            raise RequestError("not_found", f"there is no key {key_id}")
+            raise _no_key(key_id)
 
-    def owner_of(self, key: str) -> str | None:
-        """Return whose key this is, or ``None`` for unknown and revoked ones."""
+    def caller(self, key: str) -> Caller | None:
+        """Return who calls with a key, or ``None`` for unknown, expired and revoked ones; note its use."""
+        row = self.use(select(*CALLER_COLUMNS).where(ApiKeyRow.hash == hashed(key)))
+        return caller_of(row, row.expires_at) if row else None
+
+    def use(self, query: Select[Any]) -> Row[Any] | None:
+        """Return what a query for ``CALLER_COLUMNS`` finds if the key is valid; note that the key is used."""
         with self._database.read() as connection:
-            valid = (ApiKeyRow.hash == _hash(key), ApiKeyRow.revoked_at.is_(None))
-            return connection.execute(select(ApiKeyRow.owner).where(*valid)).scalar()
+            stale = or_(
+                ApiKeyRow.last_used_at.is_(None), ApiKeyRow.last_used_at < self._database.now(-LAST_USED_S)
+            )
+            row = connection.execute(query.where(*self._valid()).add_columns(stale.label("stale"))).first()
+        if row is not None and row.stale:
+            with self._database.write() as connection:
+                used = update(ApiKeyRow).where(ApiKeyRow.id == row.id)
+                connection.execute(used.values(last_used_at=self._database.now()))
+        return row
 
     def any_valid(self) -> bool:
         """Whether there is a key that opens the API."""
         with self._database.read() as connection:
-            found = connection.execute(select(ApiKeyRow.id).where(ApiKeyRow.revoked_at.is_(None)).limit(1))
+            found = connection.execute(select(ApiKeyRow.id).where(*self._valid()).limit(1))
             return found.first() is not None
+
+    def _valid(self) -> tuple[ColumnElement[bool], ...]:
+        now = self._database.now()
+        return (
+            ApiKeyRow.revoked_at.is_(None),
+            or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > now),
+        )
+
+    def _insert(
+        self, connection: Connection, expires_s: float | None, values: Mapping[str, Any]
+    ) -> tuple[ApiKey, str]:
+        key_id = secrets.token_hex(4)
+        secret = "".join(secrets.choice(_LETTERS) for _ in range(_SECRET_LENGTH))
+        key = f"{PREFIX}{key_id}_{secret}"
+        now = self._database.now
+        times = {"created_at": now(), "expires_at": None if expires_s is None else now(expires_s)}
+        made = insert(ApiKeyRow).values(id=key_id, hash=hashed(key), **times, **values)
+        return _key(connection.execute(made.returning(*_COLUMNS)).one()), key
 
     def grant(self, owner: str, uri: str, *, writable: bool = False) -> Grant:
         """Let an owner's jobs read, or also write, under ``s3://bucket/prefix``.
@@ -131,6 +176,35 @@ class KeyStore:
             return [Grant(*row) for row in rows]
 
 
-def _hash(key: str) -> str:
-    """Return the key's sha256: keys are 256 random bits, so a slow hash would protect nothing."""
-    return hashlib.sha256(key.encode()).hexdigest()
+_COLUMNS = (
+    ApiKeyRow.id,
+    ApiKeyRow.owner,
+    ApiKeyRow.label,
+    ApiKeyRow.scopes,
+    ApiKeyRow.limits,
+    ApiKeyRow.created_at,
+    ApiKeyRow.expires_at,
+    ApiKeyRow.revoked_at,
+    ApiKeyRow.last_used_at,
+    ApiKeyRow.successor,
+)
+CALLER_COLUMNS = (ApiKeyRow.id, ApiKeyRow.owner, ApiKeyRow.scopes, ApiKeyRow.limits, ApiKeyRow.expires_at)
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    values = dict(row._mapping)
+    return ApiKey(**values | {"scopes": read_scopes(row.scopes), "limits": row.limits or {}})
+
+
+def caller_of(row: Row[Any], expires_at: datetime | None) -> Caller:
+    """Return the caller that ``CALLER_COLUMNS`` say."""
+    return Caller(row.owner, read_scopes(row.scopes), row.id, expires_at, row.limits or {})
+
+
+def _no_key(key_id: str) -> RequestError:
+    return RequestError("not_found", f"there is no key {key_id}")
+
+
+def hashed(secret: str) -> str:
+    """Return a secret's sha256: it is 256 random bits, so a slow hash would protect nothing."""
+    return hashlib.sha256(secret.encode()).hexdigest()

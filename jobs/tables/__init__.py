@@ -1,6 +1,6 @@
 """The tables. The database is the truth; everything else (messages, caches, memory) is a hint."""
 
-from jobs.tables.access import ApiKeyRow, DeliveryRow, GrantRow, WebhookSecretRow
+from jobs.tables.access import ApiKeyRow, DeliveryRow, GrantRow, SessionRow, UsageRow, WebhookSecretRow
 from jobs.tables.base import Base, UtcDateTime
 from jobs.tables.fleet import LeaseRow, SchemaFloorRow, WorkerRow
 from jobs.tables.intake import BucketEventRow, DirectUploadRow, IdempotencyRow, RuleRow, UploadRow
@@ -23,7 +23,9 @@ __all__ = [
     "OutputRow",
     "RuleRow",
     "SchemaFloorRow",
+    "SessionRow",
     "UploadRow",
+    "UsageRow",
     "UtcDateTime",
     "WebhookSecretRow",
     "WorkerRow",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
+    BigInteger,
     Index,
     String,
     UniqueConstraint,
@@ -26,10 +28,42 @@ class ApiKeyRow(Base):
     owner: Mapped[str] = mapped_column(String(64))
     label: Mapped[str]
     hash: Mapped[str] = mapped_column(String(64))
+    # Names, separated by spaces. Keys that were made before there were scopes do what there was to do.
+    scopes: Mapped[str] = mapped_column(String(64), server_default="submit read")
+    # What differs from the settings' limits, by name; null lifts a limit.
+    limits: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    # To the minute or so: written at most once in that time, however often the key is used.
+    last_used_at: Mapped[datetime | None]
+    # The key that was made to take this one's place.
+    successor: Mapped[str | None] = mapped_column(String(16))
 
     __table_args__ = (UniqueConstraint("hash", name="api_keys_hash"),)
+
+
+class SessionRow(Base):
+    """A browser that has shown a key; only the hash of its cookie is kept."""
+
+    __tablename__ = "sessions"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class UsageRow(Base):
+    """What an owner has used up of today's quotas; its lock also puts the owner's submissions in a row."""
+
+    __tablename__ = "usage"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # By UTC. What was used on another day counts as nothing.
+    day: Mapped[date]
+    images: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class GrantRow(Base):

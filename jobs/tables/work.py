@@ -191,6 +191,8 @@ class ExpansionRow(Base):
     cursor: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     # Position of the next item.
     position: Mapped[int]
+    # The limits of who submitted the job, by name; images that are found later count against them.
+    limits: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     # Slices written: who writes the next one must know it, so that no slice is written twice.
     slices: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)

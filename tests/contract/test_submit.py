@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select, update
 
+from jobs.callers import Caller, Scope
 from jobs.errors import RequestError
 from jobs.ids import new_id
 from jobs.records import ItemStatus, JobSpec, JobStatus
@@ -186,12 +188,12 @@ def test_one_process_at_a_time_sweeps(store: Store) -> None:
 
 def test_keys_open_until_revoked_and_are_kept_as_hashes(store: Store) -> None:
     made, key = store.keys.create("ann", "laptop")
-    assert key.startswith(f"cf_{made.id}_")
-    assert store.keys.owner_of(key) == "ann"
-    assert store.keys.owner_of(key + "x") is None
+    assert re.fullmatch(rf"cf_live_{made.id}_[0-9A-Za-z]{{43}}", key)
+    assert store.keys.caller(key) == Caller("ann", frozenset({Scope.SUBMIT, Scope.READ}), made.id)
+    assert store.keys.caller(key + "x") is None
     assert key not in repr(store.keys.all())
     store.keys.revoke(made.id)
-    assert store.keys.owner_of(key) is None
+    assert store.keys.caller(key) is None
     assert not store.keys.any_valid()
     with pytest.raises(RequestError):
         store.keys.revoke("nothere")

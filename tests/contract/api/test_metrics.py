@@ -121,4 +121,4 @@ def test_processes_count_together_and_a_death_loses_nothing(
     server.get("/v1/jobs")
     assert {scrape(port)[listed] for _ in range(6)} == {31}
     assert server.process.stop() == 0
-    assert re.search(r"\bcf_\w{8}_", server.process.output) is None
+    assert re.search(r"\bcf_live_\w{8}_", server.process.output) is None

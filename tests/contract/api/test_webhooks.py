@@ -35,7 +35,9 @@ def test_every_kind_of_request_takes_an_address(client: Client, services: Servic
 
 
 def _owner(client: Client, services: Services) -> str:
-    return services.store.keys.owner_of(client.key or "") or ""
+    caller = services.store.keys.caller(client.key or "")
+    assert caller is not None
+    return caller.owner
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_other_machines_are_served_only_with_a_key() -> None:
     assert server.run("jobs").error.endswith(" (unauthorized)")
     assert server.run("jobs", CAPTIONFLEET_API_KEY=key).status == 0
 
-    assert captionfleet(server.folder, "keys", "revoke", key.split("_")[1], **folder).status == 0
+    assert captionfleet(server.folder, "keys", "revoke", key.split("_")[2], **folder).status == 0
     header = {"Authorization": f"Bearer {key}"}
     wait_until(lambda: httpx.get(models, headers=header).status_code == 401, 20, "the revocation")
     os.killpg(server.process.pid, signal.SIGHUP)

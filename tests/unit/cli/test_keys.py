@@ -15,8 +15,8 @@ def _round_trip(run: Run, settings: dict[str, str]) -> None:
     )
     assert made.status == 0, made.complaints
     (key,) = made.output.splitlines()
-    key_id = key.split("_")[1]
-    assert key.startswith("cf_")
+    key_id = key.split("_")[2]
+    assert key.startswith("cf_live_")
     assert key not in made.complaints
 
     assert run("keys", "grant", "ada", "s3://more", "--write", **settings).status == 0

@@ -1,0 +1,37 @@
+"""Keeping web pages of other sites out, which reach this server through a browser that may."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import Request
+
+from jobs.errors import RequestError
+from jobs.settings import is_loopback
+
+# What browsers say of requests by a page's own site, and by a person: addresses typed, bookmarks.
+_OWN = frozenset({"same-origin", "none"})
+
+
+def refuse_other_hosts(request: Request) -> None:
+    """Raise ``RequestError`` forbidden for names other than this machine's own.
+
+    A page whose name comes to resolve to 127.0.0.1 could read the answers; the Host gives it away.
+    """
+    host = request.headers.get("Host", "localhost")
+    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        message = f"without API keys only this machine is served, not {host}: set CAPTIONFLEET_REQUIRE_KEYS=1"
+        raise RequestError("forbidden", message)
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Raise ``RequestError`` forbidden for what a page of another site sends; its browser gives it away.
+
+    Programs send neither header. Another port of the same host is another site.
+    """
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("Host", "localhost"):
+        raise RequestError("forbidden", f"pages of {origin} may not use this API")
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None and site.lower() not in _OWN:
+        raise RequestError("forbidden", f"a {site} page may not use this API")

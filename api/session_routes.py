@@ -1,0 +1,110 @@
+"""Routes of browser sessions: a key is shown once, then a cookie that no script can read stands for it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flask import Response, request
+from pydantic import ValidationError
+
+from api.answers import json_answer
+from api.auth import SESSION_COOKIE, csrf_token
+from api.origins import refuse_other_sites
+from api.routes import Answer, Call, Media, NoQuery, Route
+from jobs.callers import LOCAL_CALLER, Caller, Scope
+from jobs.errors import RequestError
+from jobs.records import Session, SignIn
+from jobs.validation import invalid
+
+SIGN_IN_BYTES = 4096
+
+
+def create_session(call: Call[NoQuery]) -> Response:
+    """Begin a browser session: the answer sets a cookie that stands for the key until one of both ends."""
+    refuse_other_sites(request)
+    if request.mimetype != "application/json":
+        raise RequestError("unsupported_media_type", "the key comes as application/json")
+    try:
+        given = SignIn.model_validate_json(call.body.read_all(SIGN_IN_BYTES, "the key"))
+    except ValidationError as error:
+        raise invalid(error, "the body") from error
+    if not call.services.settings.keys_required:
+        return json_answer(_session(LOCAL_CALLER, None))
+    caller = call.context.doors.keys.caller(given.key)
+    if caller is None or caller.key_id is None:
+        raise RequestError("unauthorized", "the API key is unknown, expired or revoked")
+    seconds = call.services.settings.session_hours * 3600
+    token, ends = call.services.store.sessions.create(caller.key_id, seconds)
+    answer = json_answer(_session(caller, token, min(ends, caller.expires_at or ends)))
+    answer.set_cookie(
+        SESSION_COOKIE, token, max_age=round(seconds), httponly=True, samesite="Strict", secure=_is_secure()
+    )
+    return answer
+
+
+def read_session(call: Call[NoQuery]) -> Response:
+    """Say who calls; in a session also what its other calls must show."""
+    return json_answer(_session(call.caller, _cookie(call)))
+
+
+def end_session(call: Call[NoQuery]) -> Response:
+    """End a browser session."""
+    token = _cookie(call)
+    if token is not None:
+        call.services.store.sessions.end(token)
+        call.context.doors.sessions.forget(token)
+    answer = Response(status=204, headers={"Cache-Control": "no-store"})
+    answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict", secure=_is_secure())
+    return answer
+
+
+def _cookie(call: Call[NoQuery]) -> str | None:
+    """Return the token of the session that a call is made in, if it is made in one."""
+    if "Authorization" in request.headers or call.caller.key_id is None:
+        return None
+    return request.cookies.get(SESSION_COOKIE)
+
+
+def _session(caller: Caller, token: str | None, ends: datetime | None = None) -> Session:
+    return Session(
+        owner=caller.owner,
+        scopes=[scope for scope in Scope if scope in caller.scopes],
+        csrf_token=csrf_token(token) if token else None,
+        expires_at=ends or caller.expires_at,
+    )
+
+
+def _is_secure() -> bool:
+    """Whether the browser came by HTTPS; a proxy that ends it says so. A lie spoils one's own cookie only."""
+    return request.is_secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+
+
+SESSION_ROUTES = (
+    Route(
+        "POST",
+        "/v1/session",
+        create_session,
+        "Begin a browser session",
+        (Answer(200, "The session; its cookie is set.", Session, headers=("Set-Cookie",)),),
+        takes=(Media("application/json", SignIn),),
+        refusals=("unauthorized", "forbidden", "unsupported_media_type", "upload_too_large"),
+        keyless=True,
+        tag="keys",
+    ),
+    Route(
+        "GET",
+        "/v1/session",
+        read_session,
+        "Who calls?",
+        (Answer(200, "The caller.", Session),),
+        tag="keys",
+    ),
+    Route(
+        "DELETE",
+        "/v1/session",
+        end_session,
+        "End a browser session",
+        (Answer(204, "It has ended; its cookie is gone."),),
+        tag="keys",
+    ),
+)
