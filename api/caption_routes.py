@@ -10,6 +10,7 @@ from api.answers import job_answer, json_answer
 from api.routes import FILE, Answer, Call, Media, NoQuery, Route
 from api.submission import idempotency_key, make_job
 from api.uploads import CaptionUpload
+from jobs.callers import Scope
 from jobs.errors import RequestError
 from jobs.records import CaptionOptions, Item, Job
 
@@ -72,5 +73,6 @@ CAPTION_ROUTES = (
             "unsupported_media_type",
         ),
         tag="captions",
+        scope=Scope.SUBMIT,
     ),
 )

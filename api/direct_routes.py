@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from api.answers import json_answer
 from api.routes import FILE, Answer, Call, Media, NoQuery, Route
+from jobs.callers import Scope
 from jobs.errors import RequestError
 from jobs.names import clean_name
 from jobs.records import Body, UploadFile, UploadRequest, UploadTarget, UploadTargets
@@ -119,6 +120,7 @@ DIRECT_ROUTES = (
         takes=(Media("application/json", UploadRequest),),
         refusals=("invalid_request", "upload_incomplete", "upload_too_large", "unsupported_media_type"),
         tag="uploads",
+        scope=Scope.SUBMIT,
     ),
     Route(
         "PUT",
@@ -131,5 +133,6 @@ DIRECT_ROUTES = (
         refusals=("forbidden", "upload_incomplete", "database_unavailable", "storage_unavailable"),
         keyless=True,
         tag="uploads",
+        scope=None,
     ),
 )

@@ -50,8 +50,9 @@ def documented(routes: tuple[Route, ...]) -> tuple[Route, ...]:
             (Answer(200, "The document.", media_types=("application/json",)),),
             keyless=True,
             tag="service",
+            scope=None,
         ),
-        Route("GET", "/docs", read_docs, "Documentation", (html,), keyless=True, tag="service"),
+        Route("GET", "/docs", read_docs, "Documentation", (html,), keyless=True, tag="service", scope=None),
     )
     return whole
 

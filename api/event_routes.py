@@ -10,6 +10,7 @@ from flask import Response, request
 
 from api.routes import Answer, Call, NoQuery, Route
 from api.waiting import Place
+from jobs.callers import Scope
 from jobs.errors import RequestError, TransientError
 from jobs.records import DeletedJob, Job
 
@@ -113,5 +114,6 @@ EVENT_ROUTES = (
         ),
         headers=("Last-Event-ID",),
         refusals=("job_not_found",),
+        scope=Scope.READ,
     ),
 )

@@ -16,6 +16,7 @@ from api.answers import json_answer, retry_after, unless_known
 from api.cursors import item_cursor, rank_cursor, read_item_cursor, read_rank_cursor
 from api.headers import SANDBOX
 from api.routes import LARGEST_POSITION, Answer, Call, Media, NoQuery, Route
+from jobs.callers import Scope
 from jobs.errors import ItemError, RequestError
 from jobs.image_types import IMAGE_TYPES, UNKNOWN
 from jobs.objects.sources import WEB
@@ -206,6 +207,7 @@ ITEM_ROUTES = (
         ItemsQuery,
         refusals=_JOB,
         tag="items",
+        scope=Scope.READ,
     ),
     Route(
         "GET",
@@ -215,6 +217,7 @@ ITEM_ROUTES = (
         (Answer(200, "The item.", Item),),
         refusals=_ITEM,
         tag="items",
+        scope=Scope.READ,
     ),
     Route(
         "PATCH",
@@ -225,6 +228,7 @@ ITEM_ROUTES = (
         takes=(Media("application/json", ItemEdit),),
         refusals=(*_ITEM, "upload_incomplete", "upload_too_large", "unsupported_media_type"),
         tag="items",
+        scope=Scope.SUBMIT,
     ),
     Route(
         "GET",
@@ -239,6 +243,7 @@ ITEM_ROUTES = (
         headers=("If-None-Match",),
         refusals=(*_ITEM, "forbidden"),
         tag="items",
+        scope=Scope.READ,
     ),
     Route(
         "GET",
@@ -249,5 +254,6 @@ ITEM_ROUTES = (
         ResultsQuery,
         refusals=(*_JOB, "job_not_finished", "not_acceptable"),
         tag="items",
+        scope=Scope.READ,
     ),
 )

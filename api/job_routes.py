@@ -11,6 +11,7 @@ from api.manifests import Manifest, ReferenceRequest
 from api.routes import FILE, Answer, Call, Media, NoQuery, Route
 from api.submission import Receiver, idempotency_key, make_job
 from api.uploads import JobUpload
+from jobs.callers import Scope
 from jobs.errors import RequestError
 from jobs.queue import publish
 from jobs.records import (
@@ -168,8 +169,17 @@ JOB_ROUTES = (
         ),
         headers=("Idempotency-Key",),
         refusals=_SUBMIT_REFUSALS,
+        scope=Scope.SUBMIT,
     ),
-    Route("GET", "/v1/jobs", list_jobs, "List jobs", (Answer(200, "A page of jobs.", JobPage),), JobsQuery),
+    Route(
+        "GET",
+        "/v1/jobs",
+        list_jobs,
+        "List jobs",
+        (Answer(200, "A page of jobs.", JobPage),),
+        JobsQuery,
+        scope=Scope.READ,
+    ),
     Route(
         "GET",
         "/v1/jobs/{job_id}",
@@ -182,6 +192,7 @@ JOB_ROUTES = (
         JobQuery,
         headers=("If-None-Match",),
         refusals=_ONE,
+        scope=Scope.READ,
     ),
     Route(
         "DELETE",
@@ -190,6 +201,7 @@ JOB_ROUTES = (
         "Delete a job",
         (Answer(202, "The job is gone; its images and rows follow.", DeletedJob),),
         refusals=_ONE,
+        scope=Scope.SUBMIT,
     ),
     Route(
         "POST",
@@ -198,6 +210,7 @@ JOB_ROUTES = (
         "Cancel a job",
         (_ACCEPTED,),
         refusals=(*_ONE, "job_state_conflict"),
+        scope=Scope.SUBMIT,
     ),
     Route(
         "POST",
@@ -206,5 +219,6 @@ JOB_ROUTES = (
         "Retry what failed",
         (_ACCEPTED,),
         refusals=(*_ONE, "job_state_conflict"),
+        scope=Scope.SUBMIT,
     ),
 )

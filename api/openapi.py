@@ -83,16 +83,26 @@ def _operation(route: Route, definitions: dict[str, Schema]) -> Schema:
         "operationId": route.name,
         "tags": [route.tag],
         "summary": route.summary,
-        "description": (route.handler.__doc__ or "").strip(),
+        "description": _description(route),
         "parameters": _parameters(route, definitions),
         "responses": _responses(route),
-        # Without keys in embedded mode on this machine alone.
-        "security": [] if route.keyless else [{"key": []}, {"session": []}, {}],
+        "security": _security(route),
     }
     if route.takes:
         content = {media.media_type: {"schema": _taken(media)} for media in route.takes}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _description(route: Route) -> str:
+    text = (route.handler.__doc__ or "").strip()
+    return f"{text}\n\nNeeds a key with the scope `{route.scope}`." if route.scope else text
+
+
+def _security(route: Route) -> list[Schema]:
+    """Return the ways to be let in; without keys in embedded mode on this machine alone."""
+    roles = [route.scope.value] if route.scope else []
+    return [] if route.keyless else [{"key": roles}, {"session": roles}, {}]
 
 
 def _parameters(route: Route, definitions: dict[str, Schema]) -> list[Schema]:

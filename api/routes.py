@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from flask import Flask, Response, g, request
@@ -14,7 +14,7 @@ from werkzeug.datastructures import MultiDict
 from api.auth import authenticate
 from api.body import RequestBody
 from api.context import Context, current_context
-from jobs.callers import NOBODY, Caller
+from jobs.callers import NOBODY, Caller, Scope
 from jobs.errors import RequestError
 from jobs.logs import note_ids
 from jobs.services import Services
@@ -88,6 +88,8 @@ class Route:
     handler: Callable[..., Response]
     summary: str
     answers: tuple[Answer, ...]
+    # What the caller's key must allow; None: any key will do.
+    scope: Scope | None = field(kw_only=True)
     query: type[BaseModel] = NoQuery
     takes: tuple[Media, ...] = ()
     headers: tuple[str, ...] = ()
@@ -116,6 +118,7 @@ def _view(route: Route) -> Callable[..., Response]:
         settings = context.services.settings
         caller = NOBODY if route.keyless else authenticate(settings, context.doors, request)
         g.owner = caller.owner
+        caller.check(route.scope)
         _check_path(path)
         if "job_id" in path:
             note_ids(job=path["job_id"])

@@ -90,6 +90,7 @@ SESSION_ROUTES = (
         refusals=("unauthorized", "forbidden", "unsupported_media_type", "upload_too_large"),
         keyless=True,
         tag="keys",
+        scope=None,
     ),
     Route(
         "GET",
@@ -98,6 +99,7 @@ SESSION_ROUTES = (
         "Who calls?",
         (Answer(200, "The caller.", Session),),
         tag="keys",
+        scope=None,
     ),
     Route(
         "DELETE",
@@ -106,5 +108,6 @@ SESSION_ROUTES = (
         "End a browser session",
         (Answer(204, "It has ended; its cookie is gone."),),
         tag="keys",
+        scope=None,
     ),
 )

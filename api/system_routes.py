@@ -77,6 +77,7 @@ SYSTEM_ROUTES = (
         "List models",
         (Answer(200, "All models.", ModelList),),
         tag="service",
+        scope=None,
     ),
     Route(
         "GET",
@@ -86,6 +87,7 @@ SYSTEM_ROUTES = (
         (Answer(200, "Yes.", Health),),
         keyless=True,
         tag="service",
+        scope=None,
     ),
     Route(
         "GET",
@@ -95,6 +97,7 @@ SYSTEM_ROUTES = (
         (Answer(200, "Yes.", Health), Answer(503, "No, and why.", Health)),
         keyless=True,
         tag="service",
+        scope=None,
     ),
     Route(
         "GET",
@@ -104,6 +107,7 @@ SYSTEM_ROUTES = (
         (Answer(200, "All metrics.", media_types=("text/plain",)),),
         refusals=("forbidden",),
         tag="service",
+        scope=None,
     ),
     Route(
         "GET",
@@ -113,5 +117,6 @@ SYSTEM_ROUTES = (
         (Answer(200, "The page.", media_types=_HTML),),
         keyless=True,
         tag="service",
+        scope=None,
     ),
 )

@@ -8,6 +8,7 @@ from pydantic import Field
 from api.answers import json_answer
 from api.cursors import delivery_cursor, read_delivery_cursor
 from api.routes import Answer, Call, NoQuery, Route
+from jobs.callers import Scope
 from jobs.events import Delivery, DeliveryPage, DeliveryStatus, WebhookSecretList
 from jobs.records import Body
 
@@ -58,6 +59,7 @@ WEBHOOK_ROUTES = (
         "Show signing secrets",
         (Answer(200, _SECRETS, WebhookSecretList),),
         tag="webhooks",
+        scope=Scope.SUBMIT,
     ),
     Route(
         "POST",
@@ -66,6 +68,7 @@ WEBHOOK_ROUTES = (
         "Replace the signing secret",
         (Answer(201, _SECRETS, WebhookSecretList),),
         tag="webhooks",
+        scope=Scope.SUBMIT,
     ),
     Route(
         "GET",
@@ -75,6 +78,7 @@ WEBHOOK_ROUTES = (
         (Answer(200, "A page of deliveries.", DeliveryPage),),
         DeliveriesQuery,
         tag="webhooks",
+        scope=Scope.READ,
     ),
     Route(
         "POST",
@@ -84,5 +88,6 @@ WEBHOOK_ROUTES = (
         (Answer(202, "The delivery.", Delivery),),
         refusals=("not_found",),
         tag="webhooks",
+        scope=Scope.SUBMIT,
     ),
 )
