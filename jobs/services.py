@@ -44,14 +44,16 @@ class Services:
     intake: Intake
     sweep: Sweep
     tidying: Tidying
+    backlog: BacklogMetric
     outputs: OutputWriter
     expander: Expander
     urls: UrlGuard
 
     def start(self) -> None:
-        """Recover, expand and tidy in the background, in turn with all other processes."""
+        """Recover, expand, tidy and tell the backlog in the background, in turn with all other processes."""
         self.sweep.start()
         self.tidying.start()
+        self.backlog.start()
         self.outputs.start()
         self.expander.start()
 
@@ -59,6 +61,7 @@ class Services:
         """Stop what runs in the background and let go of every connection."""
         self.sweep.stop()
         self.tidying.stop()
+        self.backlog.stop()
         self.outputs.stop()
         self.expander.stop()
         self.queue.close()
@@ -88,10 +91,9 @@ def build_services(settings: Settings) -> Services:
         sources=Sources(objects, s3, urls, settings),
         queue=queue,
         intake=intake,
-        sweep=Sweep(
-            store, queue, WebhookSender(store.webhooks, urls), BacklogMetric(settings, store.backlog)
-        ),
+        sweep=Sweep(store, queue, WebhookSender(store.webhooks, urls)),
         tidying=Tidying(store, objects),
+        backlog=BacklogMetric(settings, store),
         outputs=OutputWriter(store, s3, intake.access),
         expander=expander,
         urls=urls,

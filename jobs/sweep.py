@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 
-from jobs.backlog import BacklogMetric
 from jobs.metrics import CHUNKS_RECOVERED, MESSAGES_REPEATED
 from jobs.queue import JobQueue, Message, publish
 from jobs.store import Store
@@ -15,21 +14,16 @@ from jobs.webhooks import WebhookSender
 log = logging.getLogger(__name__)
 
 PERIOD_S = 2.0
-RARELY = 30
 
 
 class Sweep:
     """One process's part in the sweep."""
 
-    def __init__(
-        self, store: Store, queue: JobQueue, webhooks: WebhookSender, backlog: BacklogMetric
-    ) -> None:
+    def __init__(self, store: Store, queue: JobQueue, webhooks: WebhookSender) -> None:
         self._store = store
         self._queue = queue
         self._webhooks = webhooks
-        self._backlog = backlog
         self._turns = Turns(store.sweeps, "sweep", PERIOD_S, self._work)
-        self._rounds = 0
 
     def start(self) -> None:
         """Sweep every two seconds in a thread."""
@@ -57,12 +51,8 @@ class Sweep:
         publish(self._queue, recovered)
         publish(self._queue, sweeps.due_retries())
         publish(self._queue, sweeps.widen_windows())
-        while sweeps.finish_cancels() and not self._turns.stopping:
-            self._turns.keep()
+        sweeps.finish_cancels()
         self._webhooks.send_due()
-        if self._rounds % RARELY == 0:
-            self._backlog.publish()
-        self._rounds += 1
         # Last, for these ask the broker, which may be away.
         self._repeat_lost(sweeps.unclaimed())
         self._send_again(sweeps.overtaken())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -35,6 +37,7 @@ from jobs.tables import (
 SLICE = 5000
 # Chunks of a canceled job written at once: some thousand items.
 CHUNKS_AT_ONCE = 40
+CANCEL_S = 1.0
 NOTICE_S = 15
 SPLIT_AFTER = 2
 DEATHS_ALONE = 2
@@ -215,18 +218,22 @@ class SweepStore:
                 messages += self._advance(connection, job_id, Progress())
         return messages
 
-    def finish_cancels(self) -> bool:
-        """Write the items of canceling jobs, a slice a job; return whether something is left to do."""
+    def finish_cancels(self, seconds: float = CANCEL_S) -> bool:
+        """Write the items of canceling jobs, a slice a job in turn, for about ``seconds``.
+
+        Returns whether something is left to do. Lost leases are not to wait until a large job is canceled.
+        """
+        until = time.monotonic() + seconds
+        query = select(JobRow.id).where(IS_CANCELING, JobRow.deleted_at.is_(None)).order_by(JobRow.id)
         with self._database.read() as connection:
-            jobs = (
-                connection.execute(
-                    select(JobRow.id).where(IS_CANCELING, JobRow.deleted_at.is_(None)).limit(100)
-                )
-                .scalars()
-                .all()
-            )
-        unfinished = [job_id for job_id in jobs if self._cancel_slice(job_id)]
-        return bool(unfinished)
+            jobs = deque(connection.execute(query.limit(100)).scalars())
+        while jobs:
+            job_id = jobs.popleft()
+            if self._cancel_slice(job_id):
+                jobs.append(job_id)
+            if time.monotonic() >= until:
+                break
+        return bool(jobs)
 
     def _cancel_slice(self, job_id: str) -> bool:
         with self._database.write() as connection:
