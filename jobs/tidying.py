@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
-from jobs.errors import StorageUnavailable
+from jobs.errors import CaptionfleetError, DatabaseUnavailable
 from jobs.objects import ObjectStore, job_prefix
 from jobs.store import Store
 from jobs.turns import Turns
@@ -19,6 +20,10 @@ UPLOADS_AT_ONCE = 1000
 REFUSALS_AT_ONCE = 3
 
 
+class _Ended(Exception):
+    """The turn is over: the process stops, or another one has it by now."""
+
+
 class Tidying:
     """One process's part in the removal of jobs and uploads: objects first, then rows in slices."""
 
@@ -27,6 +32,7 @@ class Tidying:
         self._objects = objects
         self._turns = Turns(store.sweeps, "tidying", PERIOD_S, self._work)
         self._rounds = 0
+        self._refused: set[str] = set()
 
     def start(self) -> None:
         """Tidy every two seconds in a thread."""
@@ -43,41 +49,67 @@ class Tidying:
     def _work(self) -> None:
         rarely = self._rounds % RARELY == 0
         self._rounds += 1
-        if rarely:
-            self._store.sweeps.expire_jobs()
-        self._remove_deleted()
-        if rarely:
-            self._remove_abandoned()
-            self._store.sweeps.forget_old()
-            self._store.webhooks.forget_old()
-            self._store.bucket_events.forget_old()
-            self._store.sessions.forget_old()
+        try:
+            if rarely:
+                # Before what may take long or fail.
+                self._store.sweeps.expire_jobs()
+                self._forget_old()
+            self._remove_each(self._store.sweeps.deleted_jobs(), self._remove_job)
+            if rarely:
+                self._remove_abandoned()
+        except _Ended:
+            log.debug("another process goes on, or this one later")
 
-    def _remove_deleted(self) -> None:
-        """Remove every deleted job; one whose objects cannot be removed does not hold up the others."""
+    def _forget_old(self) -> None:
+        self._store.sweeps.forget_old()
+        self._store.webhooks.forget_old()
+        self._store.bucket_events.forget_old()
+        self._store.sessions.forget_old()
+
+    def _remove_each(self, job_ids: Sequence[str], remove: Callable[[str], None]) -> None:
+        """Remove what belongs to jobs; one whose objects cannot be removed does not hold up the others."""
         refusals = 0
-        for job_id in self._store.sweeps.deleted_jobs():
-            if self._turns.stopping or refusals == REFUSALS_AT_ONCE:
+        for job_id in sorted(job_ids, key=lambda job_id: job_id in self._refused):
+            if refusals == REFUSALS_AT_ONCE:
                 return
+            self._go_on()
             try:
-                self._remove_job(job_id)
-            except StorageUnavailable as error:
-                refusals += 1
+                remove(job_id)
+            except (_Ended, DatabaseUnavailable):
+                raise
+            except CaptionfleetError as error:
                 log.warning("the objects of %s will be removed later: %s", job_id, error)
+            except Exception:
+                log.exception("%s could not be removed and will be tried again", job_id)
+            else:
+                self._refused.discard(job_id)
+                continue
+            # At the next try it comes after those that may succeed.
+            self._refused.add(job_id)
+            refusals += 1
 
     def _remove_job(self, job_id: str) -> None:
-        self._turns.keep()
-        self._objects.delete_prefix(job_prefix(job_id))
-        self._objects.delete(self._store.uploads.of_job(job_id))
-        while self._store.sweeps.delete_rows(job_id) and not self._turns.stopping:
-            self._turns.keep()
+        self._objects.delete_prefix(job_prefix(job_id), self._go_on)
+        uploads = self._store.uploads.of_job(job_id)
+        for start in range(0, len(uploads), UPLOADS_AT_ONCE):
+            self._objects.delete(uploads[start : start + UPLOADS_AT_ONCE])
+            self._go_on()
+        while self._store.sweeps.delete_rows(job_id):
+            self._go_on()
 
     def _remove_abandoned(self) -> None:
         """Remove what requests that died, and uploads that no job took, left behind."""
-        for job_id in self._store.sweeps.abandoned_uploads():
-            self._objects.delete_prefix(job_prefix(job_id))
-            self._store.submit.forget_upload(job_id)
+        self._remove_each(self._store.sweeps.abandoned_uploads(), self._remove_upload)
         while uploads := self._store.uploads.abandoned(UPLOADS_AT_ONCE):
             self._objects.delete([upload.key for upload in uploads])
             self._store.uploads.forget(uploads)
-            self._turns.keep()
+            self._go_on()
+
+    def _remove_upload(self, job_id: str) -> None:
+        self._objects.delete_prefix(job_prefix(job_id), self._go_on)
+        self._store.submit.forget_upload(job_id)
+
+    def _go_on(self) -> None:
+        """Keep the turn in the midst of long work; raise ``_Ended`` where it is over."""
+        if self._turns.stopping or not self._turns.keep():
+            raise _Ended

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -70,8 +70,11 @@ class ObjectStore(Protocol):
         """Delete objects; one that is not there is no error."""
         ...
 
-    def delete_prefix(self, prefix: str) -> int:
-        """Delete every object whose key starts with ``prefix`` (ends with ``/``); return how many."""
+    def delete_prefix(self, prefix: str, meanwhile: Callable[[], object] | None = None) -> int:
+        """Delete every object whose key starts with ``prefix`` (ends with ``/``); return how many.
+
+        ``meanwhile`` is called after each thousand or so; what it raises ends the deletion.
+        """
         ...
 
     def check(self) -> None:

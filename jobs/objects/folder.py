@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,17 +82,21 @@ class FolderObjects:
                 if path.parent.is_dir() and not any(path.parent.iterdir()):
                     path.parent.rmdir()
 
-    def delete_prefix(self, prefix: str) -> int:
-        """Delete a folder of objects."""
+    def delete_prefix(self, prefix: str, meanwhile: Callable[[], object] | None = None) -> int:
+        """Delete a folder of objects, one by one the folders in it."""
         folder = _path(self._root, prefix)
-        count = sum(1 for path in folder.rglob("*") if path.is_file())
+        deleted = 0
         try:
-            shutil.rmtree(folder)
+            for part in [*(path for path in folder.iterdir() if path.is_dir()), folder]:
+                deleted += sum(1 for path in part.rglob("*") if path.is_file())
+                shutil.rmtree(part)
+                if meanwhile is not None:
+                    meanwhile()
         except FileNotFoundError:
-            return 0
+            return deleted
         except OSError as error:
             raise StorageUnavailable(f"{folder} cannot be deleted: {error}") from error
-        return count
+        return deleted
 
     def check(self) -> None:
         """Write and remove a small file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
@@ -146,10 +146,10 @@ class S3Objects:
         if answer.get("Errors"):
             raise StorageUnavailable(f"objects cannot be deleted: {answer['Errors'][0]}")
 
-    def delete_prefix(self, prefix: str) -> int:
+    def delete_prefix(self, prefix: str, meanwhile: Callable[[], object] | None = None) -> int:
         """Delete all objects under a prefix, a thousand at a time."""
         deleted = 0
-        with translated():
+        with translated(item=False):
             pages = self._s3.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=prefix
             )
@@ -158,6 +158,8 @@ class S3Objects:
                 if keys:
                     self._delete(keys)
                     deleted += len(keys)
+                if meanwhile is not None:
+                    meanwhile()
         return deleted
 
     def create_bucket(self) -> bool:

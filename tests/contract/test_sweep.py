@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import update
 
-from jobs.backlog import BacklogMetric
 from jobs.errors import BrokerUnavailable, ItemError, RequestError, StorageUnavailable
-from jobs.objects import image_key
+from jobs.objects import image_key, job_prefix
 from jobs.objects.folder import FolderObjects
 from jobs.queue import Message
 from jobs.queue.embedded import EmbeddedQueue
-from jobs.settings import load_settings
 from jobs.store import Store
 from jobs.sweep import Sweep
-from jobs.tables import ChunkRow, JobRow, UploadRow
+from jobs.tables import ChunkRow, JobRow, LeaseRow, UploadRow
 from jobs.tidying import Tidying
 from jobs.urls import UrlGuard
 from jobs.webhooks import WebhookSender
@@ -48,8 +47,7 @@ class AwayQueue(EmbeddedQueue):
 
 def sweeping(store: Store, queue: EmbeddedQueue) -> Sweep:
     """One process's sweep."""
-    webhooks = WebhookSender(store.webhooks, UrlGuard())
-    return Sweep(store, queue, webhooks, BacklogMetric(load_settings(), store.backlog))
+    return Sweep(store, queue, WebhookSender(store.webhooks, UrlGuard()))
 
 
 @pytest.fixture
@@ -162,9 +160,22 @@ def test_a_cancel_of_many_items_is_finished_by_the_sweep(store: Store) -> None:
     job_id = new_job(store, 12_000)
     store.chunks.record([captioned(claim(store, job_id, 0))])
     store.jobs.cancel("ann", job_id)
-    sweeping(store, EmbeddedQueue()).run_once()
+    sweep = sweeping(store, EmbeddedQueue())
+    while store.jobs.get("ann", job_id)[0].status == "canceling":
+        assert sweep.run_once()
     job, _ = store.jobs.get("ann", job_id)
     assert (job.status, job.counts.canceled, job.counts.succeeded) == ("canceled", 11_968, 32)
+
+
+def test_large_cancels_take_turns_and_little_time_of_the_sweep(store: Store) -> None:
+    large, small = new_job(store, 6000), new_job(store, 40)
+    for job_id in (large, small):
+        store.jobs.cancel("ann", job_id)
+    left = [store.sweeps.finish_cancels(seconds=0) for _ in range(2)]
+    assert left == [True, True], "each call wrote one slice"
+    while store.sweeps.finish_cancels():
+        pass
+    assert [store.jobs.get("ann", job_id)[0].status for job_id in (large, small)] == ["canceled"] * 2
 
 
 def test_a_cancel_is_final_while_the_broker_is_away(store: Store) -> None:
@@ -180,24 +191,49 @@ def test_a_cancel_is_final_while_the_broker_is_away(store: Store) -> None:
 
 
 class ForbiddenObjects(FolderObjects):
-    """Objects of which one prefix may not be deleted."""
+    """Objects of which some prefixes cannot be deleted."""
 
-    forbidden = ""
+    forbidden: ClassVar[dict[str, Exception]] = {}
 
-    def delete_prefix(self, prefix: str) -> int:
-        if self.forbidden in prefix:
-            raise StorageUnavailable("access denied")
-        return super().delete_prefix(prefix)
+    def delete_prefix(self, prefix: str, meanwhile: Callable[[], object] | None = None) -> int:
+        if prefix in self.forbidden:
+            raise self.forbidden[prefix]
+        return super().delete_prefix(prefix, meanwhile)
 
 
-def test_a_job_whose_objects_cannot_be_removed_holds_up_no_other(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [StorageUnavailable("access denied"), ValueError("something new")])
+def test_jobs_whose_objects_cannot_be_removed_hold_up_no_other(
+    store: Store, tmp_path: Path, error: Exception
+) -> None:
     objects = ForbiddenObjects(tmp_path / "objects")
-    stuck, other = new_job(store, 2), new_job(store, 2)
-    objects.forbidden = stuck
-    for job_id in (stuck, other):
+    stuck = [new_job(store, 2) for _ in range(4)]
+    other = new_job(store, 2)
+    objects.forbidden = {job_prefix(job_id): error for job_id in stuck}
+    for job_id in (*stuck, other):
         store.jobs.delete("ann", job_id)
-    Tidying(store, objects).run_once()
-    assert store.sweeps.deleted_jobs() == [stuck]
+    tidying = Tidying(store, objects)
+    tidying.run_once()
+    tidying.run_once()
+    assert store.sweeps.deleted_jobs() == stuck
+
+
+def test_who_loses_the_turn_removes_no_more(store: Store, objects: FolderObjects) -> None:
+    """Such as a process that stood still while it removed a large job."""
+    job_id = new_job(store, 2)
+    store.jobs.delete("ann", job_id)
+    tidying = Tidying(store, objects)
+
+    class Slow(FolderObjects):
+        def delete_prefix(self, prefix: str, meanwhile: Callable[[], object] | None = None) -> int:
+            with store.database.write() as connection:
+                connection.execute(update(LeaseRow).values(holder="another"))
+            assert meanwhile is not None
+            meanwhile()
+            raise AssertionError("it went on")
+
+    tidying._objects = Slow(objects._root)
+    tidying.run_once()
+    assert store.sweeps.deleted_jobs() == [job_id]
 
 
 def test_what_is_past_its_time_is_removed_and_what_runs_is_not(store: Store, objects: FolderObjects) -> None:
