@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from jobs.store.database import Database
-from jobs.store.states import IS_ACTIVE
-from jobs.store.window import WORKER_ALIVE_S
+from jobs.store.states import IS_ACTIVE, is_alive
 from jobs.tables import JobRow, WorkerRow
 
 
@@ -50,7 +49,7 @@ class BacklogStore:
         )
         workers = (
             select(WorkerRow.model, func.count(), func.avg(WorkerRow.images_per_second))
-            .where(WorkerRow.last_seen > self._database.now(-WORKER_ALIVE_S))
+            .where(is_alive(self._database))
             .group_by(WorkerRow.model)
         )
         with self._database.read() as connection:

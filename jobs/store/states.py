@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, literal_column
 
 from jobs.records import ItemStatus, JobStatus
-from jobs.tables import ChunkRow, ItemRow, JobRow
+from jobs.store.database import Database
+from jobs.tables import ChunkRow, ItemRow, JobRow, WorkerRow
 
 
 def _constant(state: str) -> ColumnElement[str]:
@@ -22,3 +23,10 @@ IS_OPEN = ChunkRow.state == _constant("open")
 IS_LEASED = ChunkRow.state == _constant("leased")
 # No item that waits for a worker.
 IS_FINAL = ItemRow.status != _constant(ItemStatus.QUEUED)
+
+WORKER_ALIVE_S = 45
+
+
+def is_alive(database: Database) -> ColumnElement[bool]:
+    """Return the condition that a worker of the register was seen lately."""
+    return WorkerRow.last_seen > database.now(-WORKER_ALIVE_S)

@@ -13,9 +13,8 @@ from jobs.queue import Message, queue_name
 from jobs.records import ItemStatus, JobStatus
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
-from jobs.store.states import IS_ACTIVE, IS_CANCELING, IS_LEASED, IS_OPEN
+from jobs.store.states import IS_ACTIVE, IS_CANCELING, IS_LEASED, IS_OPEN, is_alive
 from jobs.store.sweeps import NOTICE_S
-from jobs.store.window import WORKER_ALIVE_S
 from jobs.tables import ChunkRow, DeliveryRow, ExpansionRow, ItemRow, JobRow, LeaseRow, WorkerRow
 
 # Longer than every recovery takes that needs no hand.
@@ -68,8 +67,8 @@ class StuckStore:
             return connection.execute(query).scalar_one()
 
     def _served(self, connection: Connection) -> set[str]:
-        alive = WorkerRow.last_seen > self._database.now(-WORKER_ALIVE_S)
-        return set(connection.execute(select(WorkerRow.model).where(alive).distinct()).scalars())
+        served = select(WorkerRow.model).where(is_alive(self._database)).distinct()
+        return set(connection.execute(served).scalars())
 
     def _suspect_chunks(self) -> Select[*tuple[Any, ...]]:
         """Select chunks that lost workers, fail again and again, or that nobody takes."""
@@ -143,7 +142,7 @@ class StuckStore:
     def _free(self, connection: Connection, job_id: str) -> None:
         # The sweep sends a message at once for what waits so long.
         now, long_ago = self._database.now(), self._database.now(-NOTICE_S - 1)
-        alive = select(WorkerRow.id).where(WorkerRow.last_seen > self._database.now(-WORKER_ALIVE_S))
+        alive = select(WorkerRow.id).where(is_alive(self._database))
         mine = ChunkRow.job_id == job_id
         for statement in (
             update(ChunkRow)

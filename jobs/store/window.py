@@ -6,13 +6,12 @@ from sqlalchemy import Connection, func, select
 
 from jobs.records import FAST_JOB_IMAGES
 from jobs.store.database import Database
-from jobs.store.states import IS_ACTIVE
+from jobs.store.states import IS_ACTIVE, is_alive
 from jobs.tables import JobRow, WorkerRow
 
 # Chunks of one owner in the queue or in hand: enough to keep every worker busy while messages travel.
 SMALLEST_WINDOW = 16
 CHUNKS_PER_WORKER = 4
-WORKER_ALIVE_S = 45
 # Chunks of one image each, and as many again where suspicious ones were split.
 WHOLE_SMALL_JOB = 2 * FAST_JOB_IMAGES
 BULK = (IS_ACTIVE, JobRow.fast.is_(False))
@@ -44,9 +43,7 @@ def _share(window: int, weight: int, siblings: int) -> int:
 def owner_window(connection: Connection, database: Database, model: str) -> int:
     """Return how many chunks one owner may have released for a model."""
     alive = connection.execute(
-        select(func.count())
-        .select_from(WorkerRow)
-        .where(WorkerRow.model == model, WorkerRow.last_seen > database.now(-WORKER_ALIVE_S))
+        select(func.count()).select_from(WorkerRow).where(WorkerRow.model == model, is_alive(database))
     ).scalar_one()
     return max(SMALLEST_WINDOW, CHUNKS_PER_WORKER * int(alive))
 

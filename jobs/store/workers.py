@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.store.database import Database
-from jobs.store.window import WORKER_ALIVE_S
+from jobs.store.states import is_alive
 from jobs.tables import WorkerRow
 
 
@@ -68,5 +68,5 @@ class WorkerStore:
             WorkerRow.last_seen,
         )
         with self._database.read() as connection:
-            lately = WorkerRow.last_seen > self._database.now(-WORKER_ALIVE_S)
-            return [Worker(*row) for row in connection.execute(select(*columns).where(lately))]
+            rows = connection.execute(select(*columns).where(is_alive(self._database)))
+            return [Worker(*row) for row in rows]
