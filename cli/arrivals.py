@@ -26,8 +26,8 @@ class Arrivals:
         self._given: set[Path] = set()
         self._seen: dict[Path, tuple[_Look, float]] = {}
 
-    def settled(self, most: int) -> list[Path]:
-        """Return at most ``most`` images at rest; raise ``CommandFailed`` where the folder is gone."""
+    def settled(self) -> list[Path]:
+        """Look through the folder for images at rest; raise ``CommandFailed`` where it is gone."""
         present: dict[Path, tuple[_Look, float]] = {}
         ready: list[Path] = []
         for path in walk(self._folder, self._refuse):
@@ -37,7 +37,7 @@ class Arrivals:
                 continue
             known, since = self._seen.get(path, (look, time.monotonic()))
             present[path] = (look, since if look == known else time.monotonic())
-            if self._rests(*present[path]) and len(ready) < most:
+            if self._rests(*present[path]):
                 ready.append(path)
         self._seen = present
         self._given.update(ready)

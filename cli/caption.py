@@ -11,6 +11,8 @@ from cli import options, outputs, resuming
 from cli.console import progress, say
 from cli.files import find_images
 from cli.local import local_jobs
+from cli.operate import process_settings
+from cli.stopping import Stop, stopping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,12 +54,8 @@ def caption(
     device: options.Device = None,
 ) -> None:
     """Caption files and folders here, without a server."""
-    from jobs.logs import set_up_logs
-    from jobs.settings import load_settings
-
-    settings, model = load_settings(device=device).with_model(model)
+    settings, model = process_settings(quiet=True, device=device).with_model(model)
     wanted = options.caption_options(**options.given(locals()))
-    set_up_logs(settings, quiet=True)
     images = find_images(paths)
     if output is not None:
         outputs.check_format(output)
@@ -66,27 +64,28 @@ def caption(
     left = [image for image in images if image not in done.images]
     if resume:
         say(f"captionfleet: {len(images) - len(left)} of {len(images)} images have captions already")
-    items, interrupted = _caption_all(settings, left, wanted) if left else ([], False)
-    if interrupted and not resuming.possible(output, sidecar):
-        raise KeyboardInterrupt
-    final = [pair for pair in zip(left, items, strict=True) if pair[1].status in outputs.FINAL]
-    _write(output, sidecar, final, done, overwrite=overwrite)
-    if interrupted:
-        said = f"{len(final)} of {len(left)} images are done; the same command with --resume goes on"
-        say(f"captionfleet: {said}")
-        raise KeyboardInterrupt
-    if outputs.report_failures(items):
+    with stopping() as stop:
+        items = _caption_all(settings, left, wanted, stop) if left else []
+        final = [pair for pair in zip(left, items, strict=True) if pair[1].status in outputs.FINAL]
+        if final or not stop.asked:
+            _write(output, sidecar, final, done, overwrite=overwrite)
+        failures = outputs.report_failures([item for _, item in final])
+        if stop.asked:
+            captions = len(done.images) + len(final) - failures
+            advice = resuming.advice(output, sidecar, overwrite=overwrite)
+            say(f"captionfleet: {captions} of {len(images)} images are done; {advice}")
+    if failures:
         raise typer.Exit(1)
 
 
 def _caption_all(
-    settings: Settings, images: Sequence[Path], wanted: CaptionOptions
-) -> tuple[list[Item], bool]:
+    settings: Settings, images: Sequence[Path], wanted: CaptionOptions, stop: Stop
+) -> list[Item]:
     with (
         local_jobs(settings, wanted, len(images)) as jobs,
         progress("captioning", len(images)) as advance,
     ):
-        return jobs.run(images, advance)
+        return jobs.run(images, advance, stop)
 
 
 def _write(
@@ -99,9 +98,12 @@ def _write(
 ) -> None:
     """Write each result wherever it is wanted; to standard output if nowhere else."""
     items = [item for _, item in final]
-    if output is not None:
-        outputs.write(output, resuming.merged(done.items, items))
-    elif sidecar is None:
+    # The results file last, since it says what is done; and written even where a sidecar cannot be.
+    try:
+        if sidecar is not None:
+            outputs.write_sidecars(final, sidecar, overwrite=overwrite)
+    finally:
+        if output is not None:
+            outputs.write(output, resuming.merged(done.items, items))
+    if output is None and sidecar is None:
         outputs.show(items)
-    if sidecar is not None:
-        outputs.write_sidecars(final, sidecar, overwrite=overwrite)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 LINE_SECONDS = 5.0
 Unit = Literal["images", "bytes"]
@@ -55,6 +56,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON that people can read, too."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Embedded mode as the commands need it: services on this machine alone, their schema up to date."""
+"""Services and stores as commands open them, their schema as it has to be."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jobs.settings import Settings
 
 if TYPE_CHECKING:
     from jobs.services import Services
+    from jobs.store import Store
     from jobs.store.database import Database
 
 
@@ -22,16 +23,37 @@ def local_settings(settings: Settings, data_dir: Path) -> Settings:
 
 
 @contextmanager
-def embedded_services(settings: Settings) -> Iterator[Services]:
-    """Build the services of an embedded process, the schema brought up to date first."""
+def opened_services(settings: Settings) -> Iterator[Services]:
+    """Build the services of a process, their schema up to date; nothing works in the background yet."""
     from jobs.services import build_services
+    from jobs.store import schema
 
     services = build_services(settings)
     try:
-        upgrade(services.store.database)
+        if settings.embedded:
+            upgrade(services.store.database)
+        schema.check(services.store.database)
         yield services
     finally:
         services.close()
+
+
+@contextmanager
+def opened_store(settings: Settings) -> Iterator[Store]:
+    """Open the store alone; beside a running embedded server too, which holds the data folder's lock."""
+    from jobs.store import Store, schema
+    from jobs.store.database import open_database
+
+    store = Store(open_database(settings, exclusive=False), settings.retention_days)
+    try:
+        with store.database.read() as connection:
+            new = schema.current(connection) is None
+        if settings.embedded and new:
+            upgrade(store.database)
+        schema.check(store.database)
+        yield store
+    finally:
+        store.close()
 
 
 def upgrade(database: Database) -> None:

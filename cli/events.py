@@ -28,20 +28,26 @@ def events(context: typer.Context, queue_url: QueueUrl = None, dead_letter_url: 
         return
     from worker.bucket_events import run_events
 
-    given = process_settings(events_queue_url=queue_url, events_dead_letter_url=dead_letter_url)
-    settings = distributed(given, "captionfleet serve")
+    settings = process_settings(events_queue_url=queue_url, events_dead_letter_url=dead_letter_url)
+    distributed(settings)
     check_database(settings, keys=False)
     raise typer.Exit(run_events(settings))
 
 
 @app.command()
-def replay(queue_url: QueueUrl = None, dead_letter_url: DeadLetterUrl = None) -> None:
+def replay(context: typer.Context, queue_url: QueueUrl = None, dead_letter_url: DeadLetterUrl = None) -> None:
     """Send the dead letters to the queue again, once what was wrong is mended."""
     from jobs.errors import StartupError
     from jobs.queue.sqs import Sqs
     from worker import bucket_events
 
-    settings = process_settings(events_queue_url=queue_url, events_dead_letter_url=dead_letter_url)
+    # Both options may also stand before the word `replay`.
+    before = context.parent.params if context.parent else {}
+    settings = process_settings(
+        quiet=True,
+        events_queue_url=queue_url or before.get("queue_url"),
+        events_dead_letter_url=dead_letter_url or before.get("dead_letter_url"),
+    )
     url = settings.events_queue_url
     if url is None:
         raise StartupError("configuration_invalid", "CAPTIONFLEET_EVENTS_QUEUE_URL is not set")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import print_table, say
+from cli.embedded import opened_store
+from cli.operate import process_settings
 
 if TYPE_CHECKING:
     from jobs.store.keys import Grant, KeyStore
@@ -109,21 +111,5 @@ def _uri(grant: Grant) -> str:
 
 @contextmanager
 def _key_store() -> Iterator[KeyStore]:
-    """Open the keys; beside a running embedded server too, which holds the data folder's lock."""
-    from cli.embedded import upgrade
-    from jobs.settings import load_settings
-    from jobs.store import schema
-    from jobs.store.database import open_database
-    from jobs.store.keys import KeyStore
-
-    settings = load_settings()
-    database = open_database(settings, exclusive=False)
-    try:
-        with database.read() as connection:
-            current = schema.current(connection)
-        if settings.embedded and current is None:
-            upgrade(database)
-        schema.check(database)
-        yield KeyStore(database)
-    finally:
-        database.close()
+    with opened_store(process_settings(quiet=True)) as store:
+        yield store.keys

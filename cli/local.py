@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cli import outputs
 from cli.console import Advance
+from cli.stopping import Stop
 
 if TYPE_CHECKING:
     from jobs.records import CaptionOptions, Item
@@ -28,13 +29,13 @@ def local_jobs(settings: Settings, wanted: CaptionOptions, most_images: int) -> 
     """Run a worker in a data folder that lasts as long as this; its jobs have ``most_images`` at most."""
     # First of all, since it takes longest: the model loads while the rest of the program does.
     loading = _begin_loading(settings, wanted.model)
-    from cli.embedded import embedded_services, local_settings
+    from cli.embedded import local_settings, opened_services
     from worker.embedded import EmbeddedWorker
 
     with TemporaryDirectory(prefix="captionfleet-", ignore_cleanup_errors=True) as folder:
         local = _only_model(local_settings(settings, Path(folder)), wanted.model, most_images)
         with (
-            embedded_services(local) as services,
+            opened_services(local) as services,
             EmbeddedWorker(services, lambda *_: loading.result()) as worker,
         ):
             yield LocalJobs(services, worker, wanted)
@@ -53,23 +54,17 @@ class LocalJobs:
         self._spec = JobSpec(options=wanted.model_copy(update={"use_cache": False}))
         self._model = services.intake.check(self._spec)
 
-    def run(self, images: Sequence[Path], advance: Advance) -> tuple[list[Item], bool]:
-        """Caption images; return the items, in the same order, and whether Ctrl-C came before the end.
-
-        Then some items are not final; the worker takes no more of them.
-        """
+    def run(self, images: Sequence[Path], advance: Advance, stop: Stop) -> list[Item]:
+        """Caption images; return the items, in the same order: not all of them final where ``stop`` came."""
         from jobs.callers import LOCAL_OWNER
 
         jobs = self._services.store.jobs
-        job_id, interrupted = self._submit(images), False
-        try:
-            self._follow(job_id, advance)
-        except KeyboardInterrupt:
-            interrupted = True
+        job_id = self._submit(images)
+        if not self._follow(job_id, advance, stop):
             jobs.cancel(LOCAL_OWNER, job_id)
         items = [item for page in jobs.results(LOCAL_OWNER, job_id) for item in page]
         jobs.delete(LOCAL_OWNER, job_id)
-        return items, interrupted
+        return items
 
     def check(self) -> None:
         """Raise ``StartupError`` where the model cannot be loaded."""
@@ -77,11 +72,11 @@ class LocalJobs:
             raise self._worker.error
 
     def _submit(self, images: Sequence[Path]) -> str:
+        from jobs.callers import LOCAL_OWNER
         from jobs.ids import new_id
         from jobs.objects import image_key
         from jobs.objects.folder import FolderObjects
         from jobs.store.jobs import UPLOAD
-        from jobs.callers import LOCAL_OWNER
         from jobs.store.submit import NewItem, NewJob
 
         job = NewJob(new_id("job"), LOCAL_OWNER, self._model, UPLOAD, self._spec)
@@ -97,8 +92,8 @@ class LocalJobs:
         self._services.intake.submit(job, items())
         return job.id
 
-    def _follow(self, job_id: str, advance: Advance) -> None:
-        """Tell how many images are final, and how many of them failed, until all are."""
+    def _follow(self, job_id: str, advance: Advance, stop: Stop) -> bool:
+        """Tell how many images are final, and how many of them failed, until all are; return whether so."""
         from jobs.callers import LOCAL_OWNER
 
         while True:
@@ -106,7 +101,9 @@ class LocalJobs:
             failed = job.counts.failed
             advance(job.counts.succeeded + failed, f"{failed} failed" if failed else "")
             if job.status.final:
-                return
+                return True
+            if stop.asked:
+                return False
             self.check()
             time.sleep(POLL_S)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import options
+from cli.console import print_json
 
 
 def models(as_json: options.AsJson = False) -> None:
@@ -16,7 +17,7 @@ def models(as_json: options.AsJson = False) -> None:
     settings = load_settings()
     found = [describe(name, settings.model_path(name)) for name in settings.model_names]
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
         return
     for model in found:
         print(f"{model['name']}{' (default)' if model is found[0] else ''}")

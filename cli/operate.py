@@ -43,7 +43,7 @@ def api(host: Host = None, port: Port = None) -> None:
     from api.server import serve as serve_api
     from api.wsgi import make_app
 
-    settings = distributed(process_settings(host=host, port=port), "captionfleet serve")
+    settings = distributed(process_settings(host=host, port=port))
     check_database(settings)
     serve_api(lambda: make_app(settings), settings, workers=settings.api_workers)
 
@@ -60,7 +60,7 @@ def worker(
     """Run a worker of distributed mode: one model, restarted when it dies."""
     from worker.main import run_worker
 
-    settings = distributed(process_settings(device=device, concurrency=concurrency), "captionfleet serve")
+    settings = distributed(process_settings(device=device, concurrency=concurrency))
     raise typer.Exit(run_worker(settings, model=model))
 
 
@@ -82,7 +82,7 @@ def migrate(
         database.close()
     say(f"The schema is up to date ({schema.HEAD}).")
     if create_bucket:
-        _create_bucket(distributed(settings, "captionfleet serve"))
+        _create_bucket(distributed(settings))
 
 
 def _create_bucket(settings: Settings) -> None:
@@ -103,12 +103,12 @@ def process_settings(*, quiet: bool = False, **overrides: Any) -> Settings:
     return settings
 
 
-def distributed(settings: Settings, instead: str) -> Settings:
+def distributed(settings: Settings) -> Settings:
     """Return the settings; raise ``StartupError`` where they are those of embedded mode."""
     if settings.embedded:
         message = (
             "REDIS_URL is not set: distributed mode needs REDIS_URL, DATABASE_URL and CAPTIONFLEET_BUCKET; "
-            f"on one machine `{instead}` needs none of them"
+            "on one machine `captionfleet serve` needs none of them"
         )
         raise StartupError("configuration_invalid", message)
     return settings

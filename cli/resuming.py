@@ -34,6 +34,14 @@ def possible(output: Path | None, sidecar: str | None) -> bool:
     return sidecar is not None if output is None else outputs.file_format(output) == "jsonl"
 
 
+def advice(output: Path | None, sidecar: str | None, *, overwrite: bool) -> str:
+    """Return how the rest is done after this run was stopped."""
+    if not possible(output, sidecar):
+        return "a run with `-o FILE.jsonl` or --sidecar could be gone on with by --resume"
+    instead = " instead of --overwrite" if overwrite else ""
+    return f"the same command with --resume{instead} goes on"
+
+
 def find_done(images: Sequence[Path], output: Path | None, sidecar: str | None, *, overwrite: bool) -> Done:
     """Return what need not be captioned again: the results file says it, or where none is wanted, sidecars.
 

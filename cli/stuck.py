@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import options
-from cli.console import print_table, say
-
-if TYPE_CHECKING:
-    from jobs.settings import Settings
-    from jobs.store import Store
+from cli.console import print_json, print_table, say
+from cli.embedded import opened_store
+from cli.operate import process_settings
 
 
 def stuck(as_json: options.AsJson = False) -> None:
     """List what keeps jobs from going on: chunks that lost workers, fail or are not taken; exit 1 if any."""
-    with _store() as (store, _):
+    with opened_store(process_settings(quiet=True)) as store:
         found = store.stuck.find()
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
+        print_json([asdict(one) for one in found])
     else:
         columns = ("job", "owner", "model", "chunk", "problem")
         rows = [
@@ -40,7 +35,8 @@ def stuck(as_json: options.AsJson = False) -> None:
 
 def redrive(job_id: Annotated[str, typer.Argument(metavar="JOB", show_default=False)]) -> None:
     """Set a stuck job going again: no waiting times, chunks of dead workers freed, messages sent anew."""
-    with _store() as (store, settings):
+    settings = process_settings(quiet=True)
+    with opened_store(settings) as store:
         messages = store.stuck.redrive(job_id)
         if settings.redis_url:
             from jobs.queue import publish
@@ -52,21 +48,3 @@ def redrive(job_id: Annotated[str, typer.Argument(metavar="JOB", show_default=Fa
             finally:
                 queue.close()
     say(f"{job_id} goes on: {len(messages)} chunks wait for a worker.")
-
-
-@contextmanager
-def _store() -> Iterator[tuple[Store, Settings]]:
-    """Open the store; beside a running embedded server too, which holds the data folder's lock."""
-    from jobs.logs import set_up_logs
-    from jobs.settings import load_settings
-    from jobs.store import Store, schema
-    from jobs.store.database import open_database
-
-    settings = load_settings()
-    set_up_logs(settings, quiet=True)
-    store = Store(open_database(settings, exclusive=False), settings.retention_days)
-    try:
-        schema.check(store.database)
-        yield store, settings
-    finally:
-        store.close()

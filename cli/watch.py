@@ -13,7 +13,9 @@ from cli import options, outputs
 from cli.arrivals import Arrivals
 from cli.console import printable, say, usage_error
 from cli.local import LocalJobs, local_jobs
+from cli.operate import process_settings
 from cli.results_file import ResultsFile
+from cli.stopping import stopping
 
 if TYPE_CHECKING:
     from jobs.records import Item
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 BATCH = 64
 # A scan may take this share of the time at most, however large the folder is.
 SCAN_SHARE = 0.2
+# While photos wait for their turn, more of them are no hurry.
+BUSY_INTERVAL_S = 30.0
 
 
 def watch(
@@ -49,12 +53,8 @@ def watch(
 
     What has a sidecar (photo.txt, unless -o or --sidecar say otherwise) or a line in FILE.jsonl is done.
     """
-    from jobs.logs import set_up_logs
-    from jobs.settings import load_settings
-
-    settings, model = load_settings(device=device).with_model(model)
+    settings, model = process_settings(quiet=True, device=device).with_model(model)
     wanted = options.caption_options(**options.given(locals()))
-    set_up_logs(settings, quiet=True)
     if not folder.is_dir():
         raise usage_error(f"{folder} is not a folder")
     record = Record(output, sidecar or (None if output else options.SidecarKind.TXT))
@@ -65,19 +65,23 @@ def watch(
 
 
 def _run(jobs: LocalJobs, arrivals: Arrivals, record: Record, interval: float) -> None:
-    """Caption what has arrived, batch by batch, for ever."""
+    """Caption what has arrived, batch by batch, for ever; look for more only so often."""
+    waiting: list[Path] = []
+    looked, scan_s = float("-inf"), 0.0
     while True:
         jobs.check()
+        pause = max(BUSY_INTERVAL_S if waiting else interval, scan_s / SCAN_SHARE - scan_s)
         began = time.monotonic()
-        images = arrivals.settled(BATCH)
-        scan_s = time.monotonic() - began
-        if images:
-            items, interrupted = jobs.run(images, lambda _done, _word: None)
-            record.keep(images, items)
-            if interrupted:
-                raise KeyboardInterrupt
+        if began >= looked + pause:
+            waiting += arrivals.settled()
+            looked = time.monotonic()
+            scan_s = looked - began
+        elif waiting:
+            batch, waiting = waiting[:BATCH], waiting[BATCH:]
+            with stopping() as stop:
+                record.keep(batch, jobs.run(batch, lambda _done, _word: None, stop))
         else:
-            time.sleep(max(interval, scan_s / SCAN_SHARE - scan_s))
+            time.sleep(looked + pause - began)
 
 
 class Record:

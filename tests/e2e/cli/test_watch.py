@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from tests.e2e.cli.commands import captionfleet, command, environment
 from tests.pictures import jpeg_bytes
@@ -85,19 +86,31 @@ def test_resume_skips_what_has_a_caption(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "x.parquet").column("caption").to_pylist() == [caption]
 
 
-def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "words", "advice"),
+    [
+        (signal.SIGINT, 130, "-o x.jsonl", "the same command with --resume goes on"),
+        (signal.SIGTERM, 143, "-o x.csv --sidecar txt", "a run with `-o FILE.jsonl` or --sidecar could be"),
+    ],
+)
+def test_what_is_done_is_kept(
+    tmp_path: Path, number: signal.Signals, status: int, words: str, advice: str
+) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     (tmp_path / "one.jpg").write_bytes(jpeg_bytes(1, (600, 400)))
-    for number in range(600):
-        (photos / f"{number:03}.jpg").symlink_to(tmp_path / "one.jpg")
-    words = [command(), "caption", "photos", "-o", "x.jsonl"]
-    process = Process(words, environment=environment(tmp_path), folder=tmp_path)
+    for index in range(600):
+        (photos / f"{index:03}.jpg").symlink_to(tmp_path / "one.jpg")
+    arguments = [command(), "caption", "photos", *words.split()]
+    process = Process(arguments, environment=environment(tmp_path), folder=tmp_path)
     process.start(lambda: bool(re.search(r"captioning: [1-9]", process.output)), timeout=90)
-    interrupt(process)
-    [(done, of)] = re.findall(
-        r"(\d+) of (\d+) images are done; the same command with --resume", process.output
-    )
+    process.send(number)
+    assert process.wait(60) == status
+    assert "Traceback" not in process.output
+    [(done, of)] = re.findall(rf"(\d+) of (\d+) images are done; {advice}", process.output)
     assert of == "600"
-    assert 0 < int(done) == len(sources(tmp_path / "x.jsonl")) < 600
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.jpg", "photos", "x.jsonl"]
+    written = tmp_path / words.split()[1]
+    count = len(written.read_text().splitlines()) - (written.suffix == ".csv")
+    assert 0 < int(done) == count < 600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.jpg", "photos", written.name]
+    assert len(list(photos.glob("*.txt"))) == (count if "txt" in words else 0)

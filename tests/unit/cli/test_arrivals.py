@@ -9,6 +9,7 @@ import pytest
 
 from cli.arrivals import Arrivals
 from cli.console import CommandFailed
+from cli.watch import _run
 
 
 class Clock:
@@ -19,6 +20,9 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.fixture
@@ -36,24 +40,51 @@ def test_a_file_is_taken_once_when_it_has_come_to_rest(tmp_path: Path, clock: Cl
     growing, still = tmp_path / "sub" / "growing.jpg", tmp_path / "still.jpg"
     growing.write_bytes(b"1")
     still.write_bytes(b"1")
-    assert arrivals.settled(9) == []
+    assert arrivals.settled() == []
     clock.now = 1.5
     growing.write_bytes(b"12")
-    assert arrivals.settled(9) == []
+    assert arrivals.settled() == []
     clock.now = 2.5
-    assert arrivals.settled(9) == [still]
+    assert arrivals.settled() == [still]
     clock.now = 3.6
-    assert arrivals.settled(9) == [growing]
+    assert arrivals.settled() == [growing]
     clock.now = 100
-    assert arrivals.settled(9) == []
+    assert arrivals.settled() == []
 
 
-def test_no_more_are_taken_than_asked_for(tmp_path: Path, clock: Clock) -> None:
-    images = [tmp_path / f"{n}.jpg" for n in range(5)]
-    for image in images:
-        image.write_bytes(b"x")
-    arrivals = Arrivals(tmp_path, 0, lambda _: False)
-    assert [arrivals.settled(2) for _ in range(4)] == [images[:2], images[2:4], images[4:], []]
+class Work:
+    """Photos that take a second each, and what was done in which order."""
+
+    def __init__(self, clock: Clock, arrivals: list[list[Path]]) -> None:
+        self.log: list[object] = []
+        self._clock = clock
+        self._arrivals = arrivals
+
+    def settled(self) -> list[Path]:
+        self.log.append("look")
+        return self._arrivals.pop(0) if self._arrivals else []
+
+    def check(self) -> None:
+        if self._clock.now > 100:
+            raise KeyboardInterrupt
+
+    def run(self, images: list[Path], advance: object, stop: object) -> list[Path]:
+        self._clock.now += len(images)
+        return images
+
+    def keep(self, images: list[Path], items: list[Path]) -> None:
+        self.log.append(len(items))
+
+
+def test_a_folder_is_looked_through_once_for_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("cli.watch.time", clock)
+    monkeypatch.setattr("cli.watch.BATCH", 10)
+    photos = [Path(f"{number}.jpg") for number in range(50)]
+    work = Work(clock, [photos[:45], photos[45:]])
+    with pytest.raises(KeyboardInterrupt):
+        _run(work, work, work, 10)
+    assert work.log == ["look", 10, 10, 10, "look", 10, 10, "look", "look", "look", "look", "look", "look"]
 
 
 def test_a_folder_that_goes_away(tmp_path: Path, clock: Clock) -> None:
@@ -62,4 +93,4 @@ def test_a_folder_that_goes_away(tmp_path: Path, clock: Clock) -> None:
     arrivals = Arrivals(folder, 0, lambda _: False)
     shutil.rmtree(folder)
     with pytest.raises(CommandFailed, match=r"cannot be read any more: no such file"):
-        arrivals.settled(9)
+        arrivals.settled()

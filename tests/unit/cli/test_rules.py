@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.unit.cli.conftest import Run
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
@@ -31,7 +33,7 @@ def test_a_rule_is_made_listed_and_removed(run: Run, postgres_url: str) -> None:
     assert "sidecars" in refused("s3://pics/in/", "--sidecar", "txt")
     assert "priority: " in refused("s3://pics/in/", "--priority", "urgent")
 
-    options = ("--num-captions", "2", "--num-beams", "2", "--webhook", "https://example.org/hook")
+    options = "--num-captions 2 --num-beams 2 --length-penalty 1.5 --webhook https://example.org/hook".split()
     made = run("rules", "add", "s3://pics/in/", "--owner", "ada", *options, **settings)
     assert made.status == 0, made.complaints
     rule_id = made.output.strip()
@@ -43,6 +45,9 @@ def test_a_rule_is_made_listed_and_removed(run: Run, postgres_url: str) -> None:
     ]
     assert row[:3] == [rule_id, "s3://pics/in/", "ada"]
     assert '"num_captions":2' in row[3]
+    (shown,) = json.loads(run("rules", "list", "--json", **settings).output)
+    assert (shown["id"], shown["uri"]) == (rule_id, "s3://pics/in/")
+    assert shown["spec"]["options"]["length_penalty"] == 1.5
     assert run("rules", "remove", rule_id, **settings).status == 0
     assert run("rules", "remove", rule_id, **settings).error.startswith(f"there is no rule {rule_id}")
 
@@ -53,6 +58,8 @@ def test_a_rule_is_made_listed_and_removed(run: Run, postgres_url: str) -> None:
 def test_events_need_distributed_mode_and_a_queue(run: Run) -> None:
     assert "REDIS_URL is not set" in run("events", "--queue-url", "http://localhost:9/1/q").error
     assert "CAPTIONFLEET_EVENTS_QUEUE_URL is not set" in run("events", "replay").error
-    away = run("events", "replay", "--queue-url", "http://127.0.0.1:9/1/q", **CREDENTIALS)
-    assert away.status == 1
-    assert "SQS does not answer" in away.error
+    queue = ("--queue-url", "http://127.0.0.1:9/1/q")
+    for words in (("replay", *queue), (*queue, "replay")):
+        away = run("events", *words, **CREDENTIALS)
+        assert away.status == 1
+        assert "SQS does not answer" in away.error
