@@ -1,5 +1,6 @@
 """A typed client of Captionfleet: submit images, wait, read captions; blocking or with ``async``."""
 
+from captionfleet_client.calls import Format
 from captionfleet_client.clients import AsyncClient, Client
 from captionfleet_client.errors import (
     AccessDenied,
@@ -8,14 +9,25 @@ from captionfleet_client.errors import (
     Conflict,
     ConnectionFailed,
     FileChanged,
+    InvalidArgument,
     InvalidRequest,
     NotFound,
     Unavailable,
     UnexpectedAnswer,
     UnreadableFile,
+    UnusableState,
     WaitTimeout,
 )
-from captionfleet_client.records import Alternative, Counts, ErrorBody, Item, Job, Model
+from captionfleet_client.records import (
+    Alternative,
+    Counts,
+    ErrorBody,
+    Item,
+    ItemStatus,
+    Job,
+    JobStatus,
+    Model,
+)
 from captionfleet_client.retries import Retries, Retry
 from captionfleet_client.sources import (
     Archive,
@@ -47,11 +59,15 @@ __all__ = [
     "ErrorBody",
     "FileChanged",
     "Files",
+    "Format",
     "Images",
+    "InvalidArgument",
     "InvalidRequest",
     "Item",
+    "ItemStatus",
     "Job",
     "JobSettings",
+    "JobStatus",
     "Manifest",
     "Model",
     "NotFound",
@@ -66,5 +82,6 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "UnreadableFile",
+    "UnusableState",
     "WaitTimeout",
 ]

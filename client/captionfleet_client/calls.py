@@ -13,13 +13,12 @@ from typing import Any, Literal, TypeVar, Unpack
 from urllib.parse import quote
 
 from captionfleet_client.connection import NOT_MODIFIED, Connection
-from captionfleet_client.errors import UnexpectedAnswer, WaitTimeout, json_of
+from captionfleet_client.errors import InvalidArgument, NotFound, UnexpectedAnswer, WaitTimeout, json_of
 from captionfleet_client.multipart import multipart
 from captionfleet_client.reading import read
 from captionfleet_client.records import Item, ItemStatus, Job, JobStatus, Model, Record
-from captionfleet_client.requests import Request, json_body
+from captionfleet_client.requests import Request, json_body, visible
 from captionfleet_client.sources import Direct, Images, JobSettings, Options, Source
-from captionfleet_client.upload_state import UploadState
 from captionfleet_client.uploading import DirectUpload
 
 R = TypeVar("R", bound=Record)
@@ -42,11 +41,14 @@ class Calls:
             name: value for name, value in settings.items() if name not in ("idempotency_key", "progress")
         }
         job = {name: value for name, value in rest.items() if value}
+        if not visible(key or ""):
+            raise InvalidArgument("an idempotency key is made of visible ASCII characters")
         if isinstance(source, Direct):
-            state = UploadState(Path(source.state) if source.state else None, self._connection.url)
-            references = await DirectUpload(self._connection, source, state, progress).send()
-            made = await self._submit(Images(references).request(job), key or state.key)
-            state.forget()
+            source.check(job)
+            upload = DirectUpload(self._connection, source, progress)
+            references = await upload.send()
+            made = await self._submit(Images(references).request(job), key or upload.state.key)
+            upload.state.forget()
             return made
         request = source.request(job)
         assert request.body is not None, "a source without a body"
@@ -87,12 +89,16 @@ class Calls:
         timeout: float | None = None,
         progress: Callable[[Job], None] | None = None,
     ) -> Job:
-        """Return a job when it is over; ``progress`` hears of every change; raise ``WaitTimeout``."""
+        """Return a job when it is over; ``progress`` hears of every change; raise ``WaitTimeout``.
+
+        The server is asked at least once: a record from before a retry may say that the job is over.
+        """
         until = None if timeout is None else time.monotonic() + timeout
-        known, etag = (job if isinstance(job, Job) else None), None
+        known: Job | None = None
+        etag = None
         while known is None or not known.final:
             left = WAIT_S if until is None else min(WAIT_S, until - time.monotonic())
-            if left <= 0:
+            if known is not None and left <= 0:
                 raise WaitTimeout(f"{_id(job)} is not over after {timeout:g} s")
             news, etag = await self._look(job, etag, left)
             if progress is not None and news is not None:
@@ -109,11 +115,13 @@ class Calls:
         headers = {"If-None-Match": etag} if etag else {}
         params = {"wait": f"{left:.1f}"} if etag else {}
         response = await self._connection.answer(Request("GET", _path(job), params=params, headers=headers))
-        if response.status_code == NOT_MODIFIED:
+        unchanged = response.status_code == NOT_MODIFIED
+        news = None if unchanged else read(Job, json_of(response))
+        version = etag if unchanged else response.headers.get("ETag")
+        if (etag or not version) and not (news and news.final):
             # A busy server answers at once, whatever it was asked: never ask it faster than this.
             await self._connection.transport.pause(max(0.0, SHORTEST_S - (time.monotonic() - began)))
-            return None, etag
-        return read(Job, json_of(response)), response.headers.get("ETag")
+        return news, version
 
     async def items(
         self,
@@ -147,6 +155,8 @@ class Calls:
                 *lines, rest = (rest + block).split(b"\n")
                 for line in lines:
                     yield _item(line)
+        if rest:
+            yield _item(rest)
 
     async def download(
         self, job: Job | str, format: Format = "jsonl", *, partial: bool = False
@@ -168,7 +178,12 @@ class Calls:
 
     async def delete(self, job: Job | str) -> None:
         """Delete a job with its images and captions."""
-        await self.call("DELETE", _path(job))
+        try:
+            await self.call("DELETE", _path(job))
+        except NotFound as error:
+            # Gone by the try whose answer was lost.
+            if not error.doubtful:
+                raise
 
     async def models(self) -> list[Model]:
         """Return the models that jobs may name."""
@@ -217,7 +232,7 @@ def _id(job: Job | str) -> str:
 
 
 def _path(job: Job | str) -> str:
-    return f"/v1/jobs/{quote(_id(job), safe='')}"
+    return f"/v1/jobs/{quote(_id(job), safe='', errors='replace')}"
 
 
 def _data(answer: Any, path: str) -> list[dict[str, Any]]:

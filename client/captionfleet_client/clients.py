@@ -10,7 +10,9 @@ import httpx
 
 from captionfleet_client.calls import Calls, Format
 from captionfleet_client.connection import Connection
+from captionfleet_client.errors import InvalidArgument
 from captionfleet_client.records import Item, ItemStatus, Job, JobStatus, Model
+from captionfleet_client.requests import visible
 from captionfleet_client.retries import Retries
 from captionfleet_client.sources import JobSettings, Options, Source
 from captionfleet_client.transports import AsyncTransport, BlockingTransport, each, run
@@ -32,10 +34,13 @@ class AsyncClient(Calls):
         timeout: httpx.Timeout | float = TIMEOUT,
         retries: Retries = PATIENT,
     ) -> None:
-        """Open nothing yet; ``timeout`` is for silence in the middle of a call, not for waiting for a job."""
-        url = url.rstrip("/")
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=not _local(url))
-        super().__init__(Connection(AsyncTransport(self._http), url, api_key, retries))
+        """Open nothing yet; raise ``InvalidArgument`` for what can be no address or no key.
+
+        ``timeout`` is for silence in the middle of a call, not for waiting for a job.
+        """
+        self.url = _checked(url, api_key)
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, trust_env=not _local(self.url))
+        super().__init__(Connection(AsyncTransport(self._http), self.url, api_key, retries))
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,9 +64,12 @@ class Client:
         timeout: httpx.Timeout | float = TIMEOUT,
         retries: Retries = PATIENT,
     ) -> None:
-        """Open nothing yet; ``timeout`` is for silence in the middle of a call, not for waiting for a job."""
-        self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=not _local(url))
+        """Open nothing yet; raise ``InvalidArgument`` for what can be no address or no key.
+
+        ``timeout`` is for silence in the middle of a call, not for waiting for a job.
+        """
+        self.url = _checked(url, api_key)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=not _local(self.url))
         self._calls = Calls(Connection(BlockingTransport(self._http), self.url, api_key, retries))
 
     def __enter__(self) -> Self:
@@ -161,6 +169,20 @@ class Client:
     ) -> Any:
         """Make any other call of the API with JSON in and out; ``safe`` is whether it may be repeated."""
         return run(self._calls.call(method, path, params, body, safe=safe))
+
+
+def _checked(url: str, api_key: str | None) -> str:
+    try:
+        known = httpx.URL(url)
+        # As it will be looked up: a part of a name has at most 63 characters.
+        known.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise InvalidArgument(f"{url!r} is no address of a server: {error}") from error
+    if known.scheme not in ("http", "https") or not known.host:
+        raise InvalidArgument(f"{url!r} is no address of a server: it begins with http:// or https://")
+    if not visible(api_key or ""):
+        raise InvalidArgument("an API key is made of visible ASCII characters")
+    return url.rstrip("/")
 
 
 def _local(url: str) -> bool:

@@ -10,9 +10,16 @@ from typing import Any
 
 import httpx
 
-from captionfleet_client.errors import CaptionfleetError, ConnectionFailed, json_of, origin, refusal
+from captionfleet_client.errors import (
+    ApiError,
+    CaptionfleetError,
+    ConnectionFailed,
+    json_of,
+    origin,
+    refusal,
+)
 from captionfleet_client.requests import Request
-from captionfleet_client.retries import Retries
+from captionfleet_client.retries import Retries, may_have_acted
 from captionfleet_client.transports import Transport
 
 NOT_MODIFIED = 304
@@ -34,13 +41,17 @@ class Connection:
 
     async def answer(self, request: Request) -> httpx.Response:
         """Return the answer, repeating the request while that may help; raise ``CaptionfleetError``."""
+        doubtful = False
         for attempt in itertools.count(1):
             try:
                 return await self._once(request)
             except CaptionfleetError as error:
                 pause = self._retries.after(error, attempt, safe=request.safe)
                 if pause is None:
+                    if isinstance(error, ApiError):
+                        error.doubtful = doubtful
                     raise
+                doubtful = doubtful or may_have_acted(error)
             await self.transport.pause(pause)
         raise AssertionError("counting ended")
 

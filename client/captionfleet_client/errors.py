@@ -23,6 +23,8 @@ class ApiError(CaptionfleetError):
         self.status = status
         self.request_id = request_id
         self.retry_after = retry_after
+        self.doubtful = False
+        """Whether an earlier try of the same call may have had its effect already."""
 
 
 class InvalidRequest(ApiError):
@@ -62,8 +64,16 @@ class UnexpectedAnswer(CaptionfleetError):
     """What answered is not a Captionfleet server, or one that this client is too old for."""
 
 
+class InvalidArgument(CaptionfleetError, ValueError):
+    """What was given to this client cannot be sent to any server."""
+
+
 class UnreadableFile(CaptionfleetError):
     """A file that is to be sent cannot be read."""
+
+
+class UnusableState(CaptionfleetError):
+    """The file that is to remember an upload cannot be used, or is something else."""
 
 
 class FileChanged(CaptionfleetError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captionfleet_client.requests import Body, file_blocks, readable_size
+from captionfleet_client.requests import Body, as_json, file_blocks, readable
 
 UNKNOWN = "application/octet-stream"
 File = Path | tuple[str, bytes]
@@ -34,7 +33,7 @@ def multipart(
     Raises ``UnreadableFile`` for a file that cannot be read.
     """
     boundary = secrets.token_hex(16)
-    first = _head(boundary, f'name="{field}"', "application/json") + json.dumps(value).encode() + b"\r\n"
+    first = _head(boundary, f'name="{field}"', "application/json") + as_json(value) + b"\r\n"
     parts = [_part(boundary, name, file) for file in files]
     last = f"--{boundary}--\r\n".encode()
 
@@ -61,7 +60,7 @@ def _part(boundary: str, field: str, file: File) -> _Part:
     disposition = f'name="{field}"; filename="{_escaped(name)}"'
     head = _head(boundary, disposition, content_type(name))
     if isinstance(file, Path):
-        size = readable_size(file)
+        size = readable(file).st_size
         return _Part(head, size, lambda: file_blocks(file, size))
     return _Part(head, len(file[1]), lambda: iter([file[1]]))
 

@@ -43,10 +43,17 @@ class Retries:
         return pause
 
 
-def _passing(error: CaptionfleetError, *, safe: bool) -> bool:
+def may_have_acted(error: CaptionfleetError) -> bool:
+    """Whether the server may have done what a call asked although it failed in a way that passes."""
     if isinstance(error, ConnectionFailed):
+        return not error.unsent
+    return isinstance(error, Unavailable) and error.status != 429
+
+
+def _passing(error: CaptionfleetError, *, safe: bool) -> bool:
+    if isinstance(error, ConnectionFailed) and not error.met:
         # A server that never answered is a wrong address, or not started: that does not pass by waiting.
-        return error.met and (safe or error.unsent)
-    if isinstance(error, Unavailable):
-        return safe or error.status == 429
+        return False
+    if isinstance(error, ConnectionFailed | Unavailable):
+        return safe or not may_have_acted(error)
     return isinstance(error, ApiError) and error.code == "idempotency_in_progress"

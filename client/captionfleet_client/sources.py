@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from captionfleet_client.errors import InvalidArgument
 from captionfleet_client.multipart import multipart
-from captionfleet_client.requests import Body, Progress, Request, file_body, json_body
+from captionfleet_client.requests import Body, Progress, Request, as_json, file_body, json_body
 
 JOBS = "/v1/jobs"
+# What the server reads of a JSON request; a longer list goes as a manifest, which it reads line by line.
+JSON_BYTES = 8 * 1024 * 1024
+LINES = "application/x-ndjson"
+# Of an upload's id: a little more than servers give.
+ID_LENGTH = 40
 AnyPath = str | Path
 
 
@@ -104,9 +110,12 @@ class Images:
     images: Sequence[str | Reference]
 
     def request(self, job: Mapping[str, Any]) -> Request:
-        """Return the request."""
+        """Return the request; raise ``InvalidArgument`` for too many to have metadata or output."""
         images = [_reference(image) for image in self.images]
-        return Request("POST", JOBS, body=json_body({"images": images, **job}))
+        body = json_body({"images": images, **job})
+        if body.length <= JSON_BYTES:
+            return Request("POST", JOBS, body=body)
+        return _listed(_lines(images), job, f"a list of {len(images)} images")
 
 
 @dataclass(frozen=True)
@@ -132,16 +141,12 @@ class Manifest:
     place: AnyPath
 
     def request(self, job: Mapping[str, Any]) -> Request:
-        """Return the request; raise ``UnreadableFile``, and ``ValueError`` for what a file cannot carry."""
+        """Return the request; raise ``UnreadableFile``, ``InvalidArgument`` for what a file cannot carry."""
         if str(self.place).startswith("s3://"):
             return Request("POST", JOBS, body=json_body({"manifest": str(self.place), **job}))
-        if refused := {"metadata", "output"} & job.keys():
-            raise ValueError(f"{', '.join(sorted(refused))}: not with a manifest here; put it into S3")
-        params = {**job.get("options", {}), **{name: job[name] for name in job if name != "options"}}
-        return Request("POST", JOBS, params=params, body=self._body(Path(self.place)))
-
-    def _body(self, path: Path) -> Body:
-        return file_body(path, "text/csv" if path.suffix.lower() == ".csv" else "application/x-ndjson")
+        path = Path(self.place)
+        kind = "text/csv" if path.suffix.lower() == ".csv" else LINES
+        return _listed(file_body(path, kind), job, "a manifest here")
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,12 @@ class Direct:
     state: AnyPath | None = None
     at_once: int = 8
 
+    def check(self, job: Mapping[str, Any]) -> None:
+        """Raise ``InvalidArgument`` for what could not become a job once everything has been sent."""
+        if self.at_once < 1:
+            raise InvalidArgument(f"at_once is {self.at_once}; at least one file is sent at a time")
+        Images([{"upload_id": "0" * ID_LENGTH}] * len(self.paths)).request(job)
+
 
 Source = Files | Archive | Images | Prefix | Manifest | Direct
 
@@ -164,3 +175,19 @@ def _reference(image: str | Reference) -> Reference:
     if not isinstance(image, str):
         return image
     return {"s3_uri": image} if image.startswith("s3://") else {"url": image}
+
+
+def _lines(images: Sequence[Reference]) -> Body:
+    def blocks() -> Iterator[bytes]:
+        return (as_json(image) + b"\n" for image in images)
+
+    return Body(LINES, sum(map(len, blocks())), blocks)
+
+
+def _listed(body: Body, job: Mapping[str, Any], what: str) -> Request:
+    """Return the request of a manifest: what else the job takes goes into the address."""
+    if refused := {"metadata", "output"} & job.keys():
+        names = " and ".join(sorted(refused))
+        raise InvalidArgument(f"{what} takes no {names}; put the list into S3 as a manifest, which does")
+    params = {**job.get("options", {}), **{name: job[name] for name in job if name != "options"}}
+    return Request("POST", JOBS, params=params, body=body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import threading
@@ -11,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captionfleet_client.errors import UnusableState
+
 # The server keeps what no job took for a day; an hour less, so that the rest has time to follow.
 KEPT_S = 23 * 3600
+# How the file begins; what begins otherwise is not ours, and stays as it is.
+MARK = b'\n{"server": '
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,13 @@ class UploadState:
     """
 
     def __init__(self, path: Path | None, server: str) -> None:
+        """Take over what an earlier upload left; raise ``UnusableState``."""
         self.key = secrets.token_urlsafe(24)
         self._path = path
         self._ids: dict[tuple[str, int, int], str] = {}
         self._lock = threading.Lock()
         if not self._read(server):
-            self._write({"server": server, "key": self.key, "began": time.time()}, "w")
+            self._write({"server": server, "key": self.key, "began": time.time()}, "wb")
 
     def id_of(self, file: LocalFile) -> str | None:
         """Return the id under which the server has a file."""
@@ -51,28 +57,44 @@ class UploadState:
         """Remember that the server has a file."""
         with self._lock:
             self._ids[file.mark] = upload_id
-            self._write({"file": file.mark, "id": upload_id}, "a")
+            self._write({"file": file.mark, "id": upload_id}, "ab")
 
     def forget(self) -> None:
         """Remove the file: the job is made."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            # One that cannot be removed leads to the same job again, and an error would hide that it is made.
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def _read(self, server: str) -> bool:
-        """Take over what an earlier upload left, unless it went elsewhere or the server no longer has it."""
-        if self._path is None or not self._path.exists():
+        """Take over the file, unless its upload went elsewhere or the server no longer has it."""
+        entries = self._entries()
+        head = next(entries, {})
+        key, began = head.get("key"), head.get("began")
+        if head.get("server") != server or not isinstance(key, str) or not isinstance(began, int | float):
             return False
-        lines = self._lines(self._path)
-        head = next(lines, {})
-        if head.get("server") != server or time.time() - head.get("began", 0) > KEPT_S:
+        if time.time() - began > KEPT_S:
             return False
-        self.key = head["key"]
-        self._ids = {tuple(line["file"]): line["id"] for line in lines}
+        self.key = key
+        for entry in entries:
+            with contextlib.suppress(KeyError, TypeError):  # Not whole: the file is sent again.
+                self._ids[tuple(entry["file"])] = str(entry["id"])
         return True
 
-    @staticmethod
-    def _lines(path: Path) -> Iterator[dict[str, Any]]:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        if self._path is None:
+            return
+        try:
+            with self._path.open("rb") as file:
+                begin = file.read(len(MARK))
+                if begin not in (MARK, b""):
+                    raise UnusableState(f"{self._path} remembers no upload; name a file that is not there")
+                text = (begin + file.read()).decode(errors="replace")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unusable(error) from error
+        for line in text.splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
@@ -81,7 +103,15 @@ class UploadState:
                 yield entry
 
     def _write(self, entry: dict[str, Any], mode: str) -> None:
-        if self._path is not None:
-            with self._path.open(mode, encoding="utf-8") as file:
+        if self._path is None:
+            return
+        try:
+            with self._path.open(mode) as file:
                 # A line begins anew even where the one before was cut off.
-                file.write(f"\n{json.dumps(entry)}")
+                file.write(f"\n{json.dumps(entry)}".encode())
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> UnusableState:
+        reason = (error.strerror or str(error)).lower()
+        return UnusableState(f"{self._path} cannot remember the upload: {reason}")

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -17,12 +18,13 @@ from captionfleet_client.transports import AsyncTransport, BlockingTransport
 from tests.e2e.cli.commands import Server
 from tests.web import Came, Web, answer, serving
 
-Answer = tuple[int, dict[str, str], bytes] | None
+Said = tuple[int, dict[str, str], bytes]
+Answer = Said | Callable[[], Said] | None
 
 
 @dataclass
 class Script:
-    """Answers as scripted, ``None`` by hanging up; ``came`` is what was sent."""
+    """Answers as scripted, or as the test then says, ``None`` by hanging up; ``came`` is what was sent."""
 
     web: Web
     answers: list[Answer] = field(default_factory=list)
@@ -36,14 +38,16 @@ class Script:
         return self.web.came
 
 
-@pytest.fixture
-def script() -> Iterator[Script]:
+@contextmanager
+def scripted_server() -> Iterator[Script]:
+    """Run a server that answers as scripted."""
+
     def answering(handler: BaseHTTPRequestHandler, _: Came) -> None:
         given = served.answers.pop(0)
         if given is None:
             handler.close_connection = True
         else:
-            status, headers, body = given
+            status, headers, body = given() if callable(given) else given
             # Whoever promises more than comes hangs up.
             handler.close_connection = int(headers.get("Content_Length", len(body))) != len(body)
             answer(handler, status, body, **headers)
@@ -51,6 +55,12 @@ def script() -> Iterator[Script]:
     with serving(answering) as web:
         served = Script(web)
         yield served
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    with scripted_server() as script:
+        yield script
 
 
 @pytest.fixture
@@ -126,13 +136,13 @@ def server() -> Iterator[Server]:
     server.process.stop()
 
 
-def problem(status: int, code: str, **headers: str) -> Answer:
+def problem(status: int, code: str, **headers: str) -> Said:
     """Answer with a problem."""
     body = json.dumps({"code": code, "detail": f"it is {code}", "request_id": "req_1"}).encode()
     return status, {"Content_Type": "application/problem+json", **headers}, body
 
 
-def ok(value: Any, **headers: str) -> Answer:
+def ok(value: Any, **headers: str) -> Said:
     """Answer with JSON."""
     return 200, {"Content_Type": "application/json", **headers}, json.dumps(value).encode()
 

@@ -17,6 +17,7 @@ from captionfleet_client import (
     ConnectionFailed,
     Files,
     Images,
+    InvalidArgument,
     InvalidRequest,
     Manifest,
     NotFound,
@@ -25,6 +26,7 @@ from captionfleet_client import (
     Retry,
     Unavailable,
     UnexpectedAnswer,
+    UnreadableFile,
     WaitTimeout,
 )
 from tests.client.conftest import Answer, Connect, Either, Script, job_json, ok, problem
@@ -143,6 +145,25 @@ def test_a_wait_asks_for_what_is_new(script: Script, scripted: Either, pauses: l
     assert 0 < pauses[0] <= 0.2
 
 
+def test_a_wait_asks_even_where_a_record_says_it_is_over(
+    script: Script, scripted: Either, pauses: list[float]
+) -> None:
+    script.answers = [ok(job_json(status="completed")), ok(job_json(), ETag='W/"5"')]
+    job = scripted.job("job_1")
+    script.answers.append(ok(job_json(status="completed", finished_at="2026-11-23T04:00:00Z"), ETag='W/"6"'))
+    assert scripted.wait(job).finished_at is not None
+    assert pauses == []
+
+
+def test_a_wait_is_paced_where_versions_get_lost(
+    script: Script, scripted: Either, pauses: list[float]
+) -> None:
+    script.answers = [*[ok(job_json())] * 3, ok(job_json(status="canceled"))]
+    assert scripted.wait("job_1").status == "canceled"
+    assert len(pauses) == 3
+    assert all(pause > 0 for pause in pauses)
+
+
 def test_a_wait_ends_in_time(script: Script, scripted: Either) -> None:
     script.answers = [ok(job_json(), ETag='W/"1"'), *[(304, {"ETag": 'W/"1"'}, b"")] * 10]
     with pytest.raises(WaitTimeout, match=r"job_1 is not over after 0.5 s"):
@@ -168,6 +189,36 @@ def test_records_are_typed_and_keep_what_is_new(script: Script, scripted: Either
     job = scripted.job("job_1")
     assert job.created_at == datetime(2026, 11, 23, 3, 16, 16, 701173, UTC)
     assert (job.error.code, job.finished_at, job.raw["something_new"]) == ("timeout", None, 1)
+
+
+@pytest.mark.parametrize("lost", [None, problem(503, "database_unavailable", Retry_After="1")])
+def test_what_a_deletion_whose_answer_was_lost_took_away_is_gone(
+    script: Script, scripted: Either, pauses: list[float], lost: Answer
+) -> None:
+    script.answers = [ok(job_json()), lost, problem(404, "job_not_found")]
+    scripted.job("job_1")
+    scripted.delete("job_1")
+    # What was never there, or has not been asked for yet, is still said to be missing.
+    script.answers = [problem(429, "rate_limited", Retry_After="1"), problem(404, "job_not_found")]
+    with pytest.raises(NotFound):
+        scripted.delete("job_1")
+    assert script.answers == []
+
+
+def test_results_whose_last_line_has_no_end(script: Script, scripted: Either) -> None:
+    item = {
+        "position": 0,
+        "custom_id": "a",
+        "name": "a",
+        "source": "upload",
+        "status": "failed",
+        "attempts": 1,
+    }
+    lines = "\n".join(json.dumps(item | {"position": number, "alternatives": []}) for number in range(2))
+    script.answers = [(200, {}, lines.encode()), (200, {}, b'{"position": 0}\n')]
+    assert [item.position for item in scripted.results("job_1")] == [0, 1]
+    with pytest.raises(UnexpectedAnswer):
+        scripted.results("job_1")
 
 
 def test_a_download_that_breaks_off_is_no_result(script: Script, scripted: Either) -> None:
@@ -205,8 +256,58 @@ def test_what_each_source_sends(script: Script, scripted: Either, tmp_path: Path
     (tmp_path / "list.csv").write_text("url\nhttps://x/a.jpg\n")
     scripted.submit(Manifest(tmp_path / "list.csv"), options={"use_cache": False}, priority="low")
     assert _sent(script) == ("/v1/jobs?use_cache=false&priority=low", "text/csv", b"url\nhttps://x/a.jpg\n")
-    with pytest.raises(ValueError, match="metadata: not with a manifest here"):
+    with pytest.raises(InvalidArgument, match="a manifest here takes no metadata; put the list into S3"):
         scripted.submit(Manifest(tmp_path / "list.csv"), metadata={"a": 1})
+
+
+def test_a_list_too_long_for_a_request_goes_as_a_manifest(script: Script, scripted: Either) -> None:
+    images = [f"s3://bucket/{number:0900}.jpg" for number in range(10_000)]
+    script.answers = [ok(job_json())]
+    scripted.submit(Images(images), options={"num_beams": 2}, webhook_url="https://x/hook")
+    path, kind, body = _sent(script)
+    assert (path, kind) == ("/v1/jobs?num_beams=2&webhook_url=https%3A%2F%2Fx%2Fhook", "application/x-ndjson")
+    assert [json.loads(line)["s3_uri"] for line in body.splitlines()] == images
+    with pytest.raises(InvalidArgument, match="a list of 10000 images takes no metadata and output; put"):
+        scripted.submit(Images(images), metadata={"a": 1}, output={"uri": "s3://b/out.jsonl"})
+    assert len(script.came) == 1
+
+
+def test_what_cannot_be_sent_is_an_error_of_the_clients(
+    script: Script, scripted: Either, connect: Connect, tmp_path: Path
+) -> None:
+    for url in ("ftp://x", "nowhere", "http://x:y", "http://a\0b", f"http://{'a' * 64}.x"):
+        with pytest.raises(InvalidArgument, match="is no address of a server"):
+            connect(url)
+    with pytest.raises(InvalidArgument, match="an API key is made of") as caught:
+        connect(script.url, api_key="secret\n")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(InvalidArgument, match="an idempotency key is made of"):
+        scripted.submit(Images(["s3://b/a"]), idempotency_key="ключ")
+    for value in (float("nan"), object()):
+        with pytest.raises(InvalidArgument, match="cannot be sent as JSON"):
+            scripted.submit(Images(["s3://b/a"]), metadata={"value": value})
+    for path, reason in (
+        (tmp_path, "is not a file"),
+        ("a\0b", "cannot be read"),
+        ("no", "cannot be read: no"),
+    ):
+        for source in (Files([path]), Manifest(path)):
+            with pytest.raises(UnreadableFile, match=reason):
+                scripted.submit(source)
+        with pytest.raises(UnreadableFile, match=reason):
+            scripted.caption(Path(path))
+    assert script.came == []
+
+
+def test_a_file_that_goes_away_while_a_call_is_repeated(
+    script: Script, scripted: Either, pauses: list[float], tmp_path: Path
+) -> None:
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"an image")
+    body = Files([photo]).request({}).body
+    photo.unlink()
+    with pytest.raises(UnreadableFile, match=r"a.jpg cannot be read: no such file"):
+        list(body.blocks())
 
 
 def test_no_proxy_between_this_machine_and_itself(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +317,11 @@ def test_no_proxy_between_this_machine_and_itself(script: Script, monkeypatch: p
         assert client.job("job_1").id == "job_1"
     with Client("http://captions.invalid") as client, pytest.raises(ConnectionFailed):
         client.job("job_1")
+
+
+def test_the_timeout_outlasts_a_wait() -> None:
+    with Client() as client:
+        assert client._http.timeout.read > 30
 
 
 def test_one_open_download_can_be_left(script: Script) -> None:

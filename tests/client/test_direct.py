@@ -18,13 +18,16 @@ from captionfleet_client import (
     Client,
     ConnectionFailed,
     Direct,
+    InvalidArgument,
     Retries,
     Unavailable,
+    UnexpectedAnswer,
     UnreadableFile,
+    UnusableState,
 )
 from jobs.objects.s3 import S3, S3Objects
 from tests import servers
-from tests.client.conftest import Connect, job_json
+from tests.client.conftest import Connect, Script, job_json, ok
 from tests.web import Came, Web, answer, serving
 
 
@@ -49,7 +52,7 @@ class Store:
             if came.path == "/v1/uploads":
                 answer(handler, 201, json.dumps({"data": self._targets(json.loads(came.body))}).encode())
             elif came.path == "/v1/jobs":
-                ids = [image["upload_id"] for image in json.loads(came.body)["images"]]
+                ids = [image["upload_id"] for image in _images(came)]
                 self.jobs.append((came.headers["Idempotency-Key"], ids))
                 answer(handler, 202, json.dumps(job_json()).encode())
             else:
@@ -76,6 +79,11 @@ class Store:
             return self.refuse[name].pop(0)
         self.stored[name] = came.body
         return 200
+
+
+def _images(came: Came) -> list[dict[str, str]]:
+    images: list[dict[str, str]] = json.loads(came.body)["images"]
+    return images
 
 
 @pytest.fixture
@@ -156,6 +164,58 @@ def test_the_store_of_another_server_is_not_taken_for_this_one(
         client.submit(Direct(photos, state))
     assert len(store.put) == 5
     assert store.jobs[0][0] != "k"
+
+
+@pytest.mark.parametrize("content", [b"a photo, say", b"\n{}", b'[{"server": 1}]\n', b"\n"])
+def test_a_file_that_remembers_no_upload_stays_as_it_is(
+    store: Store, photos: list[Path], connect: Connect, tmp_path: Path, content: bytes
+) -> None:
+    state = tmp_path / "state"
+    state.write_bytes(content)
+    with pytest.raises(UnusableState, match="state remembers no upload; name a file that is not there"):
+        connect(store.web.url("")).submit(Direct(photos, state))
+    assert (state.read_bytes(), store.announced) == (content, 0)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'\n{"server": ', b'\n{"server": "x"}\n{"file": 1}', b'\n{"server": "%b", "key": 1}\n']
+)
+def test_a_memory_that_was_cut_off_begins_anew(
+    store: Store, photos: list[Path], connect: Connect, tmp_path: Path, content: bytes
+) -> None:
+    state = tmp_path / "state"
+    state.write_bytes(content.replace(b"%b", store.web.url("").encode()))
+    connect(store.web.url("")).submit(Direct(photos, state))
+    assert len(store.put) == 5
+    assert not state.exists()
+
+
+def test_a_memory_that_cannot_be_kept_is_said_before_anything_is_sent(
+    store: Store, photos: list[Path], connect: Connect, tmp_path: Path
+) -> None:
+    client = connect(store.web.url(""))
+    for state in (tmp_path, tmp_path / "no" / "state", photos[0] / "state"):
+        with pytest.raises(UnusableState, match="cannot remember the upload: "):
+            client.submit(Direct(photos, state))
+    with pytest.raises(InvalidArgument, match="at least one file"):
+        client.submit(Direct(photos, at_once=0))
+    with pytest.raises(UnreadableFile):
+        client.submit(Direct([tmp_path / "gone.jpg"], tmp_path / "unused"))
+    assert not (tmp_path / "unused").exists()
+    with pytest.raises(InvalidArgument, match="200000 images takes no metadata"):
+        client.submit(Direct([photos[0]] * 200_000), metadata={"a": 1})
+    assert store.announced == 0
+
+
+@pytest.mark.parametrize(
+    "target", [None, {}, {"id": "u", "method": "PUT", "url": "http://x:y", "headers": {}}]
+)
+def test_an_answer_that_says_not_where_to_send(
+    script: Script, connect: Connect, photos: list[Path], target: object
+) -> None:
+    script.answers = [ok({"data": [target]})]
+    with pytest.raises(UnexpectedAnswer, match="does not say where to send the files"):
+        connect(script.url).submit(Direct(photos[:1]))
 
 
 def test_an_address_that_expired_is_asked_for_again(
