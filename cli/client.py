@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from cli import options, outputs
 from cli.console import print_table, say, usage_error
+from cli.remote import connected
 
 if TYPE_CHECKING:
-    from cli.remote import Remote
-
-PAGE = 100
+    from captionfleet_client import Client, Format, Job, JobSettings, JobStatus, ObjectFilter
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; exit 1 if an image failed.")]
@@ -93,28 +90,26 @@ def submit(
         outputs.file_format(output)
         outputs.check(output)
     wanted = options.caption_options(**options.given(locals()))
-    asked: dict[str, Any] = {"options": wanted.model_dump(exclude_none=True)}
+    asked = cast("JobSettings", {"options": wanted.model_dump(exclude_none=True), **_output(to, sidecar)})
     if webhook is not None:
         asked["webhook_url"] = webhook
-    asked |= _selection(glob, suffix, modified_since) | _output(to, sidecar)
-    send = plan(sources, asked)
-    with connected() as remote:
-        job = send(remote)
+    send = plan(sources, asked, _selection(glob, suffix, modified_since))
+    with connected() as client:
+        job = send(client)
         if wait:
-            say(f"captionfleet: {job['id']}: {job['counts']['total']} images")
-            job = follow(remote, job)
+            say(f"captionfleet: {job.id}: {job.counts.total} images")
+            job = follow(client, job)
         if output is not None:
-            _download(remote, job["id"], output, outputs.file_format(output), partial=True)
+            _download(client, job.id, output, outputs.file_format(output), partial=True)
     _print_submitted(job, as_json)
     if wait:
         _report_end(job)
 
 
-def _selection(glob: str | None, suffixes: list[str] | None, since: datetime | None) -> dict[str, Any]:
+def _selection(glob: str | None, suffixes: list[str] | None, since: datetime | None) -> ObjectFilter:
     modified = since.replace(tzinfo=UTC).isoformat() if since else None
     given = {"glob": glob, "suffixes": suffixes, "modified_since": modified}
-    wanted = {name: value for name, value in given.items() if value}
-    return {"filter": wanted} if wanted else {}
+    return cast("ObjectFilter", {name: value for name, value in given.items() if value})
 
 
 def _output(to: str | None, sidecar: str | None) -> dict[str, Any]:
@@ -130,10 +125,10 @@ def jobs(
     as_json: options.AsJson = False,
 ) -> None:
     """List jobs, newest first."""
-    with connected() as remote:
-        found = list(pages(remote, "/v1/jobs", limit, status=status))
+    with connected() as client:
+        found = list(client.jobs(cast("JobStatus | None", status), limit=limit))
     if as_json:
-        _print_json(found)
+        _print_json([job.raw for job in found])
         return
     print_table(("job", "status", "done", "failed", "model", "created (UTC)"), [_row(job) for job in found])
 
@@ -146,11 +141,9 @@ def status(
     """Show one job."""
     from cli.waiting import follow
 
-    with connected() as remote:
-        job = remote.get(f"/v1/jobs/{job_id}")
-        if wait:
-            job = follow(remote, job)
-    _print_json(job) if as_json else print_table(("field", "value"), _fields(job))
+    with connected() as client:
+        job = follow(client, job_id) if wait else client.job(job_id)
+    _print_json(job.raw) if as_json else print_table(("field", "value"), _fields(job))
     if wait:
         _report_end(job)
 
@@ -167,79 +160,48 @@ def results(
     if output is not None:
         outputs.check(output)
     wanted = form.value if form else outputs.file_format(output) if output else "jsonl"
-    with connected() as remote:
-        _download(remote, job_id, output, wanted, partial=partial)
+    with connected() as client:
+        _download(client, job_id, output, wanted, partial=partial)
 
 
 def cancel(job_id: JobId, as_json: options.AsJson = False) -> None:
     """Cancel a job; images in hand are dropped."""
-    _turn(job_id, "cancel", as_json=as_json)
+    with connected() as client:
+        _print_turned(client.cancel(job_id), as_json=as_json)
 
 
 def retry(job_id: JobId, as_json: options.AsJson = False) -> None:
     """Caption a finished job's failed and canceled images again."""
-    _turn(job_id, "retry", as_json=as_json)
+    with connected() as client:
+        _print_turned(client.retry(job_id), as_json=as_json)
 
 
 def delete(job_id: JobId) -> None:
     """Delete a job with its images and captions."""
-    with connected() as remote:
-        remote.delete(f"/v1/jobs/{job_id}")
+    with connected() as client:
+        client.delete(job_id)
     say(f"{job_id} is deleted.")
 
 
-@contextmanager
-def connected() -> Iterator[Remote]:
-    """Talk to the server of CAPTIONFLEET_URL."""
-    from cli.remote import Remote
-    from jobs.logs import set_up_logs
-    from jobs.settings import load_settings
-
-    settings = load_settings()
-    set_up_logs(settings, quiet=True)
-    with Remote(settings) as remote:
-        yield remote
+def _print_turned(job: Job, *, as_json: bool) -> None:
+    _print_json(job.raw) if as_json else say(f"{job.id} is {job.status}.")
 
 
-def _turn(job_id: str, turn: str, *, as_json: bool) -> None:
-    with connected() as remote:
-        job = remote.post(f"/v1/jobs/{job_id}/{turn}")
-    if as_json:
-        _print_json(job)
-    else:
-        say(f"{job_id} is {job['status']}.")
+def _download(client: Client, job_id: str, output: Path | None, form: str, *, partial: bool) -> None:
+    outputs.save(output, client.download(job_id, cast("Format", form), partial=partial))
 
 
-def _download(remote: Remote, job_id: str, output: Path | None, form: str, *, partial: bool) -> None:
-    params = {"format": form} | ({"partial": 1} if partial else {})
-    with remote.stream(f"/v1/jobs/{job_id}/results", **params) as blocks:
-        outputs.save(output, blocks)
+def _row(job: Job) -> tuple[str, ...]:
+    counts = job.counts
+    done = f"{counts.succeeded + counts.failed}/{counts.total}"
+    return job.id, job.status, done, str(counts.failed), job.model, f"{job.created_at:%Y-%m-%d %H:%M}"
 
 
-def pages(remote: Remote, path: str, limit: int, **query: Any) -> Iterator[dict[str, Any]]:
-    """Yield at most ``limit`` entries of a list, page by page."""
-    cursor = None
-    while limit > 0:
-        page = remote.get(path, limit=min(limit, PAGE), cursor=cursor, **query)
-        yield from page["data"]
-        limit -= len(page["data"])
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
-
-
-def _row(job: dict[str, Any]) -> tuple[str, ...]:
-    counts = job["counts"]
-    done = f"{counts['succeeded'] + counts['failed']}/{counts['total']}"
-    created = str(job["created_at"])[:16].replace("T", " ")
-    return job["id"], job["status"], done, str(counts["failed"]), job["model"], created
-
-
-def _fields(job: dict[str, Any]) -> list[tuple[str, str]]:
+def _fields(job: Job) -> list[tuple[str, str]]:
     hidden = ("object", "links", "id", "counts")
-    counts = ", ".join(f"{count} {name}" for name, count in job["counts"].items() if count)
-    shown = {name: value for name, value in job.items() if name not in hidden and value not in (None, {})}
-    return [("job", job["id"]), ("images", counts), *((name, _text(value)) for name, value in shown.items())]
+    counts = ", ".join(f"{count} {name}" for name, count in job.counts.raw.items() if count)
+    shown = {name: value for name, value in job.raw.items() if name not in hidden and value not in (None, {})}
+    return [("job", job.id), ("images", counts), *((name, _text(value)) for name, value in shown.items())]
 
 
 def _text(value: Any) -> str:
@@ -248,18 +210,17 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
 
 
-def _print_submitted(job: dict[str, Any], as_json: bool) -> None:
-    _print_json(job) if as_json else print(job["id"])
+def _print_submitted(job: Job, as_json: bool) -> None:
+    _print_json(job.raw) if as_json else print(job.id)
 
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def _report_end(job: dict[str, Any]) -> None:
-    counts = job["counts"]
-    error = f" ({job['error']['message']})" if job["error"] else ""
-    images = f"{counts['succeeded']} captions, {counts['failed']} failed"
-    say(f"captionfleet: {job['id']} is {job['status']}{error}: {images}")
-    if job["status"] != "completed" or counts["failed"]:
+def _report_end(job: Job) -> None:
+    error = f" ({job.error.message})" if job.error else ""
+    images = f"{job.counts.succeeded} captions, {job.counts.failed} failed"
+    say(f"captionfleet: {job.id} is {job.status}{error}: {images}")
+    if job.status != "completed" or job.counts.failed:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ from cli.files import find_images
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-    from cli.remote import Remote
+    from captionfleet_client import Client
     from jobs.settings import Settings
 
 SAMPLES = Path(__file__).resolve().parent.parent / "examples" / "photos"
@@ -49,14 +49,13 @@ def demo(
     set_up_logs(settings, quiet=True)
     outputs.check(RESULTS)
     images = find_images([photos or SAMPLES])
-    send = plan([str(path) for path in images], {"options": {}})
+    send = plan([str(path) for path in images], {})
     say(f"Captioning {len(images)} photos of {photos or SAMPLES} through a server on this machine.")
     began = time.monotonic()
-    with _running_server(settings) as remote:
-        job = follow(remote, send(remote))
-        items = [Item.model_validate(item) for item in _items(remote, job["id"])]
-        with remote.stream(f"/v1/jobs/{job['id']}/results", format="jsonl") as blocks:
-            outputs.save(RESULTS, blocks)
+    with _running_server(settings) as client:
+        job = follow(client, send(client))
+        items = [Item.model_validate(item.raw) for item in client.items(job)]
+        outputs.save(RESULTS, client.download(job))
     outputs.show(items)
     failed = outputs.report_failures(items)
     say(f"{len(items) - failed} captions in {RESULTS.resolve()}, {time.monotonic() - began:.1f} s in all.")
@@ -64,21 +63,11 @@ def demo(
         raise typer.Exit(1)
 
 
-def _items(remote: Remote, job_id: str) -> Iterator[dict[str, Any]]:
-    cursor = None
-    while True:
-        page = remote.get(f"/v1/jobs/{job_id}/items", limit=100, cursor=cursor)
-        yield from page["data"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
-
-
 @contextmanager
-def _running_server(settings: Settings) -> Iterator[Remote]:
+def _running_server(settings: Settings) -> Iterator[Client]:
     """Run an embedded server in a process of its own, its data in a folder that goes with it."""
     from cli.embedded import local_settings
-    from cli.remote import Remote
+    from cli.remote import talking
 
     with TemporaryDirectory(prefix="captionfleet-demo-", ignore_cleanup_errors=True) as folder:
         port = _free_port()
@@ -87,9 +76,9 @@ def _running_server(settings: Settings) -> Iterator[Remote]:
         server = multiprocessing.get_context("spawn").Process(target=_serve, args=(local,), name="server")
         server.start()
         try:
-            with Remote(local) as remote:
-                _wait_ready(remote, server)
-                yield remote
+            _wait_ready(local.url, server)
+            with talking(local.url) as client:
+                yield client
         finally:
             _stop(server)
 
@@ -120,14 +109,27 @@ def _end_with_parent(server: int) -> None:
     os.kill(server, signal.SIGTERM)
 
 
-def _wait_ready(remote: Remote, server: SpawnProcess) -> None:
+def _wait_ready(url: str, server: SpawnProcess) -> None:
+    from captionfleet_client import Client, Retries
+
     deadline = time.monotonic() + START_S
-    while not remote.answers("/readyz"):
-        if server.exitcode is not None:
-            raise typer.Exit(server.exitcode if server.exitcode > 0 else 1)
-        if time.monotonic() > deadline:
-            raise CommandFailed(f"the server did not come up within {START_S:.0f} s")
-        time.sleep(0.05)
+    with Client(url, retries=Retries(attempts=1)) as client:
+        while not _ready(client):
+            if server.exitcode is not None:
+                raise typer.Exit(server.exitcode if server.exitcode > 0 else 1)
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"the server did not come up within {START_S:.0f} s")
+            time.sleep(0.05)
+
+
+def _ready(client: Client) -> bool:
+    from captionfleet_client import CaptionfleetError
+
+    try:
+        client.call("GET", "/readyz")
+    except CaptionfleetError:
+        return False
+    return True
 
 
 def _stop(server: SpawnProcess) -> None:

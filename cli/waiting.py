@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from contextlib import ExitStack
 
-from cli.console import progress
-from cli.remote import Remote
-
-WAIT_S = 20
-SHORTEST_S = 0.2
-FINAL = frozenset({"completed", "failed", "canceled"})
+from captionfleet_client import Client, Job
+from cli.console import Advance, progress
 
 
-def follow(remote: Remote, job: dict[str, Any]) -> dict[str, Any]:
+def follow(client: Client, job: Job | str) -> Job:
     """Show a job's progress until it is over; return it as it is then."""
-    job = _prepared(remote, job)
-    with progress("captioning", job["counts"]["total"]) as advance:
-        while True:
-            counts = job["counts"]
-            advance(counts["total"] - counts["queued"] - counts["running"], _word(job))
-            if job["status"] in FINAL:
-                return job
-            job = _look(remote, job)
+    with ExitStack() as shown:
+        advance: Advance | None = None
+
+        def heard(job: Job) -> None:
+            nonlocal advance
+            # Until all its images are known there is no total to show; workers begin with the first ones.
+            if job.status != "preparing":
+                counts = job.counts
+                advance = advance or shown.enter_context(progress("captioning", counts.total))
+                advance(counts.final, _word(job))
+
+        return client.wait(job, progress=heard)
 
 
-def _prepared(remote: Remote, job: dict[str, Any]) -> dict[str, Any]:
-    """Return a job when all its images are known; workers begin with the first ones meanwhile."""
-    while job["status"] == "preparing":
-        job = _look(remote, job)
-    return job
-
-
-def _look(remote: Remote, job: dict[str, Any]) -> dict[str, Any]:
-    began = time.monotonic()
-    job = remote.get(f"/v1/jobs/{job['id']}", wait=WAIT_S)
-    # A busy server answers `wait` at once: never ask it faster than this.
-    time.sleep(max(0.0, SHORTEST_S - (time.monotonic() - began)))
-    return job
-
-
-def _word(job: dict[str, Any]) -> str:
-    failed, rate = job["counts"]["failed"], job["images_per_second"]
+def _word(job: Job) -> str:
+    failed, rate = job.counts.failed, job.images_per_second
     parts = [f"{failed} failed" if failed else "", f"{rate:.1f} images/s" if rate else ""]
     return ", ".join(part for part in parts if part)

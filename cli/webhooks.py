@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from cli import options
-from cli.client import connected, pages
 from cli.console import print_table, say
+from cli.remote import connected
 
 app = typer.Typer(no_args_is_help=True, help="Signing secrets and deliveries of your jobs' webhooks.")
 
@@ -17,16 +17,16 @@ app = typer.Typer(no_args_is_help=True, help="Signing secrets and deliveries of 
 @app.command()
 def secrets(as_json: options.AsJson = False) -> None:
     """Show the secrets that sign, newest first; the first call makes one."""
-    with connected() as remote:
-        found = remote.get("/v1/webhooks/secrets")["data"]
+    with connected() as client:
+        found = client.call("GET", "/v1/webhooks/secrets")["data"]
     _show_secrets(found, as_json=as_json)
 
 
 @app.command()
 def rotate(as_json: options.AsJson = False) -> None:
     """Make a new secret; the ones before it sign along for a day."""
-    with connected() as remote:
-        found = remote.post("/v1/webhooks/secrets")["data"]
+    with connected() as client:
+        found = client.call("POST", "/v1/webhooks/secrets")["data"]
     _show_secrets(found, as_json=as_json)
     say("Events are signed with every secret shown; teach your receivers the first one within a day.")
 
@@ -39,8 +39,8 @@ def deliveries(
     as_json: options.AsJson = False,
 ) -> None:
     """List deliveries, newest first, with what came of the last try."""
-    with connected() as remote:
-        found = list(pages(remote, "/v1/webhooks/deliveries", limit, job_id=job, status=status))
+    with connected() as client:
+        found = list(client.entries("/v1/webhooks/deliveries", limit, job_id=job, status=status))
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -51,8 +51,8 @@ def deliveries(
 @app.command()
 def redeliver(delivery: Annotated[str, typer.Argument(metavar="DELIVERY", show_default=False)]) -> None:
     """Send an event again now."""
-    with connected() as remote:
-        remote.post(f"/v1/webhooks/deliveries/{delivery}/retry")
+    with connected() as client:
+        client.call("POST", f"/v1/webhooks/deliveries/{delivery}/retry")
     say(f"{delivery} is sent again.")
 
 

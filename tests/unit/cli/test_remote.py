@@ -1,192 +1,149 @@
-"""Calls over HTTP: when they are repeated, how long they wait, what is said when they fail."""
+"""Client commands against a server that answers as scripted: what they say and how they end."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from cli.console import CommandFailed
-from cli.remote import ATTEMPTS, Refused, Remote
-from jobs.settings import Settings
+from captionfleet_client.transports import BlockingTransport
+from tests.client.conftest import Answer, Said, Script, job_json, ok, problem, scripted_server
+from tests.pictures import jpeg_bytes
+from tests.unit.cli.conftest import Run
 
-Answer = tuple[int, dict[str, str], bytes] | None
-PROBLEM = {"Content-Type": "application/problem+json"}
-
-
-class Script(ThreadingHTTPServer):
-    """Answers requests as scripted, ``None`` by hanging up; keeps what it was sent."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: list[Answer] = []
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Script
-    protocol_version = "HTTP/1.1"
-
-    def handle_one(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.requests.append((f"{self.command} {self.path}", dict(self.headers), body))
-        answer = self.server.answers.pop(0)
-        if answer is None:
-            self.close_connection = True
-            return
-        status, headers, content = answer
-        self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(len(content))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = do_DELETE = handle_one  # noqa: N815
-
-    def log_message(self, *_: Any) -> None:
-        pass
+MODELS = ok({"data": [{"name": "small", "default": True, "versions": [], "devices": [], "workers": 1}]})
+DONE = job_json(status="completed", error=None)
 
 
 @pytest.fixture
 def script() -> Iterator[Script]:
-    with Script() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with scripted_server() as script:
+        yield script
 
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long calls would have waited."""
     waited: list[float] = []
-    monkeypatch.setattr("cli.remote.time.sleep", waited.append)
+
+    async def pause(_: object, seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(BlockingTransport, "pause", pause)
     return waited
 
 
 @pytest.fixture
-def remote(script: Script) -> Iterator[Remote]:
-    with Remote(Settings(url=script.url, api_key="cf_secret")) as remote:
-        yield remote
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg_bytes(1))
+    return path
 
 
-def _problem(status: int, code: str, **headers: str) -> Answer:
-    body = json.dumps({"code": code, "detail": f"it is {code}"}).encode()
-    return status, PROBLEM | {name.replace("_", "-"): value for name, value in headers.items()}, body
-
-
-OK: Answer = (200, {"Content-Type": "application/json"}, b'{"id": "job_1"}')
-KEYED = {"Idempotency-Key": "k1"}
-
-
-def test_a_busy_server_is_given_the_time_it_asks_for(
-    script: Script, remote: Remote, pauses: list[float], capsys: pytest.CaptureFixture[str]
+def test_a_submission_is_repeated_under_its_key_and_says_so(
+    run: Run, script: Script, pauses: list[float], photo: Path
 ) -> None:
     script.answers = [
-        _problem(503, "database_unavailable", Retry_After="7"),
-        _problem(429, "rate_limited", Retry_After="3600"),
-        _problem(409, "idempotency_in_progress", Retry_After="5"),
+        MODELS,
+        problem(503, "database_unavailable", Retry_After="7"),
         None,
-        OK,
+        ok(job_json()),
     ]
-    bodies = iter([b"one", b"two", b"thr", b"fou", b"fiv"])
-    assert remote.post("/v1/jobs", lambda: [next(bodies)], KEYED | {"Content-Length": "3"})["id"] == "job_1"
-    assert pauses[:3] == [7, 60, 5]
-    assert 0 < pauses[3] <= 15
-    assert [body for _, _, body in script.requests] == [b"one", b"two", b"thr", b"fou", b"fiv"]
-    assert {headers["Idempotency-Key"] for _, headers, _ in script.requests} == {"k1"}
-    assert {headers["Authorization"] for _, headers, _ in script.requests} == {"Bearer cf_secret"}
-    assert "it is database_unavailable (database_unavailable); trying again in 7 s" in capsys.readouterr().err
+    ran = run("submit", photo, CAPTIONFLEET_URL=script.url, CAPTIONFLEET_API_KEY="cf_secret")
+    assert (ran.status, ran.output) == (0, "job_1\n")
+    assert (
+        "captionfleet: it is database_unavailable (database_unavailable); trying again in 7 s\n"
+        in ran.complaints
+    )
+    assert pauses[0] == 7
+    assert [came.method for came in script.came] == ["GET", "POST", "POST", "POST"]
+    sent = script.came[1:]
+    assert len({came.headers["Idempotency-Key"] for came in sent}) == len({came.body for came in sent}) == 1
+    assert {came.headers["Authorization"] for came in script.came} == {"Bearer cf_secret"}
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(400, "invalid_request"), (409, "idempotency_conflict"), (500, "internal_error")]
-)
-def test_what_is_refused_for_good_is_not_repeated(
-    script: Script, remote: Remote, pauses: list[float], status: int, code: str
-) -> None:
-    script.answers = [_problem(status, code)]
-    with pytest.raises(Refused, match=rf"it is {code} \({code}\)"):
-        remote.post("/v1/jobs", lambda: [b""], KEYED)
-    assert pauses == []
-
-
-def test_patience_ends(script: Script, remote: Remote, pauses: list[float]) -> None:
-    script.answers = [_problem(503, "storage_unavailable", Retry_After="1")] * ATTEMPTS
-    with pytest.raises(Refused, match="storage_unavailable"):
-        remote.get("/v1/jobs")
-    assert pauses == [1] * (ATTEMPTS - 1)
-
-
+@pytest.mark.parametrize("answer", [None, problem(503, "database_unavailable", Retry_After="1")])
+@pytest.mark.parametrize("command", ["retry job_1", "webhooks rotate", "webhooks redeliver whd_1"])
 def test_a_turn_that_may_have_happened_is_not_repeated(
-    script: Script, remote: Remote, pauses: list[float]
+    run: Run, script: Script, pauses: list[float], command: str, answer: Answer
 ) -> None:
-    script.answers = [OK, None]
-    remote.get("/v1/jobs")
-    with pytest.raises(CommandFailed, match=rf"the connection to {script.url} broke \("):
-        remote.post("/v1/jobs/job_1/retry")
+    script.answers = [answer]
+    ran = run(*command.split(), CAPTIONFLEET_URL=script.url)
+    assert ran.status == 1
     assert pauses == []
+    assert len(script.came) == 1
 
 
-def test_a_server_that_was_never_there_is_not_waited_for(pauses: list[float]) -> None:
-    with Script() as closed:
-        url = closed.url
-    with Remote(Settings(url=url)) as remote, pytest.raises(CommandFailed) as caught:
-        remote.get("/v1/jobs")
-    assert caught.value.message.startswith(f"no Captionfleet server answers at {url} (")
-    assert pauses == []
-
-
-def test_a_server_that_restarts_is_waited_for(script: Script, remote: Remote, pauses: list[float]) -> None:
-    script.answers = [OK, None, None, OK]
-    remote.get("/v1/jobs/job_1")
-    assert remote.get("/v1/jobs/job_1") == {"id": "job_1"}
-    assert len(pauses) == 2
+def test_a_download_waits_for_a_busy_server_and_leaves_no_half_of_a_file(
+    run: Run, script: Script, pauses: list[float], tmp_path: Path
+) -> None:
+    script.answers = [problem(429, "rate_limited", Retry_After="3"), (200, {}, b"line\n")]
+    ran = run("results", "job_1", "-o", "out.jsonl", CAPTIONFLEET_URL=script.url)
+    assert (ran.status, pauses, (tmp_path / "out.jsonl").read_bytes()) == (0, [3], b"line\n")
+    script.answers = [(200, {"Content_Length": "9000"}, b"half\n")]
+    ran = run("results", "job_1", "-o", "other.jsonl", CAPTIONFLEET_URL=script.url)
+    assert ran.status == 1
+    assert f"the connection to {script.url} broke (" in ran.error
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    script.answers = [problem(409, "job_not_finished")]
+    assert (
+        run("results", "job_1", CAPTIONFLEET_URL=script.url).error
+        == "it is job_not_finished (job_not_finished)"
+    )
 
 
 @pytest.mark.parametrize("answer", [(200, {}, b"<html>"), (404, {}, b"<html>"), (404, {}, b"[]")])
-def test_another_kind_of_server(script: Script, remote: Remote, answer: Answer) -> None:
+def test_another_kind_of_server(run: Run, script: Script, answer: Answer) -> None:
     script.answers = [answer]
-    with pytest.raises(CommandFailed, match=f"{script.url} does not answer like a Captionfleet server"):
-        remote.get("/v1/jobs")
+    ran = run("jobs", CAPTIONFLEET_URL=script.url)
+    assert ran.status == 1
+    assert f"{script.url} does not answer like a Captionfleet server" in ran.error
 
 
-def _first(blocks: Iterator[bytes]) -> bytes:
-    return next(blocks)
+def test_a_key_that_is_none(run: Run, script: Script) -> None:
+    ran = run("jobs", CAPTIONFLEET_URL=script.url, CAPTIONFLEET_API_KEY="cf_ключ")
+    assert (ran.status, ran.error) == (2, "an API key is made of visible ASCII characters")
+    assert script.came == []
 
 
-@pytest.mark.parametrize("read", [_first, lambda blocks: b"".join(blocks)])
-def test_a_download(script: Script, remote: Remote, read: Callable[[Iterator[bytes]], bytes]) -> None:
-    script.answers = [(200, {}, b"line\n"), _problem(409, "job_not_finished")]
-    with remote.stream("/v1/jobs/job_1/results", format="jsonl") as blocks:
-        assert read(blocks) == b"line\n"
-    assert script.requests[0][0] == "GET /v1/jobs/job_1/results?format=jsonl"
-    with pytest.raises(Refused, match="it is job_not_finished"), remote.stream("/v1/jobs/job_1/results"):
-        raise AssertionError("a refusal was taken for results")
+def test_what_json_prints_is_what_the_server_said(run: Run, script: Script) -> None:
+    script.answers = [ok({"data": [DONE], "next_cursor": None}), ok(DONE), ok(DONE)]
+    assert json.loads(run("jobs", "--json", CAPTIONFLEET_URL=script.url).output) == [DONE]
+    assert json.loads(run("status", "job_1", "--json", CAPTIONFLEET_URL=script.url).output) == DONE
+    assert run("cancel", "job_1", CAPTIONFLEET_URL=script.url).complaints == "job_1 is completed.\n"
 
 
-def test_no_proxy_between_this_machine_and_itself(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    script.answers = [OK]
-    with Remote(Settings(url=script.url)) as remote:
-        assert remote.get("/v1/jobs") == {"id": "job_1"}
-    with Remote(Settings(url="http://captions.invalid")) as remote, pytest.raises(CommandFailed):
-        remote.get("/v1/jobs")
+def test_the_end_of_a_job_that_failed(run: Run, script: Script, pauses: list[float]) -> None:
+    counts = {**DONE["counts"], "total": 2}
+    failed = job_json(status="failed", error={"code": "access_denied", "message": "no such bucket"})
+    script.answers = [
+        ok(job_json(status="preparing"), ETag='W/"1"'),
+        ok(job_json(counts=counts | {"running": 1, "succeeded": 1}), ETag='W/"2"'),
+        ok(failed, ETag='W/"3"'),
+    ]
+    ran = run("status", "job_1", "--wait", CAPTIONFLEET_URL=script.url)
+    assert ran.status == 1
+    assert ran.complaints == "captionfleet: job_1 is failed (no such bucket): 0 captions, 0 failed\n"
 
 
-def test_the_client_timeout_outlasts_a_wait() -> None:
-    with Remote(Settings()) as remote:
-        timeout = remote._http.timeout
-    assert isinstance(timeout, httpx.Timeout)
-    assert timeout.read is not None
-    assert timeout.read > 30
+def test_an_interruption_ends_a_wait(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BlockingTransport, "pause", interrupt)
+    script.answers = [ok(job_json(), ETag='W/"1"'), (304, {"ETag": 'W/"1"'}, b"")]
+    ran = run("status", "job_1", "--wait", CAPTIONFLEET_URL=script.url)
+    assert (ran.status, ran.complaints) == (130, "captionfleet: interrupted\n")
+
+
+def test_a_file_that_goes_away_after_it_was_found(run: Run, script: Script, photo: Path) -> None:
+    def vanish() -> Said:
+        photo.unlink()
+        return MODELS
+
+    script.answers = [vanish]
+    ran = run("submit", photo, CAPTIONFLEET_URL=script.url)
+    assert (ran.status, ran.error) == (2, f"{photo} cannot be read: no such file or directory")

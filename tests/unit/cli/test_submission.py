@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from captionfleet_client import Images, Manifest, ObjectFilter, Prefix
 from cli.submission import _named
+
+
+def _sent(source: Images | Prefix | Manifest) -> Any:
+    return json.loads(b"".join(source.request({}).body.blocks()))
 
 
 @pytest.mark.parametrize(
@@ -25,8 +31,9 @@ from cli.submission import _named
     ],
 )
 def test_addresses_say_what_they_are(addresses: list[str], request_: dict[str, Any]) -> None:
-    assert _named(addresses, filtered=False) == request_
+    assert _sent(_named(addresses, None)) == request_
 
 
 def test_a_filter_makes_a_prefix_of_any_name() -> None:
-    assert _named(["s3://b/album.jpg"], filtered=True) == {"s3_prefix": "s3://b/album.jpg/"}
+    wanted: ObjectFilter = {"glob": "*.jpg"}
+    assert _sent(_named(["s3://b/album.jpg"], wanted)) == {"s3_prefix": "s3://b/album.jpg/", "filter": wanted}
