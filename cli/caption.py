@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import options, outputs, resuming
+from cli import metadata, options, outputs, resuming
 from cli.console import progress, say
 from cli.files import find_images
 from cli.local import local_jobs
 from cli.operate import process_settings
+from cli.places import Places
 from cli.stopping import Stop, stopping
 
 if TYPE_CHECKING:
@@ -21,26 +22,41 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PATH...",
+        help="Images, folders of images, quoted patterns such as '**/*.jpg', or - for "
+        "a list of them on standard input.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Write results here: FILE.jsonl, .csv, .parquet or .zip (of .txt)."),
+]
+WriteMetadata = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Copy the images there, with captions in EXIF, IPTC and XMP."),
+]
+InPlace = Annotated[bool, typer.Option("--in-place", help="Write captions so into the images themselves.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace sidecars, copies and descriptions that are there.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Skip what FILE.jsonl has captions for, or else sidecars or copies.")
+]
+AsLines = Annotated[bool, typer.Option("--json", help="Print results as JSON lines.")]
+
+
 def caption(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH...",
-            help="Images, folders of images, quoted patterns such as '**/*.jpg', or - for "
-            "a list of them on standard input.",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Write results here: FILE.jsonl, .csv, .parquet or .zip (of .txt)."
-        ),
-    ] = None,
+    paths: Paths,
+    output: Output = None,
     sidecar: options.Sidecar = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace such files where they exist.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Skip what FILE.jsonl, or else a sidecar, has a caption for.")
-    ] = False,
+    write_metadata: WriteMetadata = None,
+    in_place: InPlace = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    as_json: AsLines = False,
     model: options.Model = None,
     num_beams: options.NumBeams = None,
     num_captions: options.NumCaptions = None,
@@ -57,24 +73,24 @@ def caption(
     settings, model = process_settings(quiet=True, device=device).with_model(model)
     wanted = options.caption_options(**options.given(locals()))
     images = find_images(paths)
-    if output is not None:
-        outputs.check_format(output)
-        outputs.check(output)
-    done = resuming.find_done(images, output, sidecar, overwrite=overwrite) if resume else resuming.NOTHING
+    described = metadata.targets(images, write_metadata, in_place=in_place)
+    places = Places(output, sidecar, described, in_place, overwrite, as_json)
+    places.check(images)
+    done = resuming.find_done(images, places) if resume else resuming.NOTHING
     left = [image for image in images if image not in done.images]
     if resume:
         say(f"captionfleet: {len(images) - len(left)} of {len(images)} images have captions already")
     with stopping() as stop:
         items = _caption_all(settings, left, wanted, stop) if left else []
         final = [pair for pair in zip(left, items, strict=True) if pair[1].status in outputs.FINAL]
-        if final or not stop.asked:
-            _write(output, sidecar, final, done, overwrite=overwrite)
         failures = outputs.report_failures([item for _, item in final])
+        unwritten = 0
+        if final or not stop.asked:
+            unwritten = places.write(final, resuming.merged(done.items, [item for _, item in final]))
         if stop.asked:
             captions = len(done.images) + len(final) - failures
-            advice = resuming.advice(output, sidecar, overwrite=overwrite)
-            say(f"captionfleet: {captions} of {len(images)} images are done; {advice}")
-    if failures:
+            say(f"captionfleet: {captions} of {len(images)} images are done; {resuming.advice(places)}")
+    if failures or unwritten:
         raise typer.Exit(1)
 
 
@@ -86,24 +102,3 @@ def _caption_all(
         progress("captioning", len(images)) as advance,
     ):
         return jobs.run(images, advance, stop)
-
-
-def _write(
-    output: Path | None,
-    sidecar: str | None,
-    final: list[tuple[Path, Item]],
-    done: resuming.Done,
-    *,
-    overwrite: bool,
-) -> None:
-    """Write each result wherever it is wanted; to standard output if nowhere else."""
-    items = [item for _, item in final]
-    # The results file last, since it says what is done; and written even where a sidecar cannot be.
-    try:
-        if sidecar is not None:
-            outputs.write_sidecars(final, sidecar, overwrite=overwrite)
-    finally:
-        if output is not None:
-            outputs.write(output, resuming.merged(done.items, items))
-    if output is None and sidecar is None:
-        outputs.show(items)

@@ -69,8 +69,22 @@ def write(path: Path, items: Sequence[Item]) -> None:
     save(path, writers[file_format(path)]([[item.model_dump(mode="json") for item in items]]))
 
 
-def show(items: Sequence[Item]) -> None:
-    """Print the captions: a table on a terminal, ``image, caption, score`` lines in a pipe."""
+def check_folders(folders: Iterable[Path]) -> None:
+    """Raise ``CommandFailed`` for a folder in which no files can be made."""
+    for folder in sorted(folders):
+        # One that is not there yet is made in the first one above it that is.
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not os.access(there, os.W_OK):
+            raise usage_error(f"no files can be written in {there}: permission denied")
+
+
+def show(items: Sequence[Item], *, as_json: bool = False) -> None:
+    """Print the results as JSON lines, or the captions: a table on a terminal, tab-separated in a pipe."""
+    if as_json:
+        from jobs.results import jsonl
+
+        save(None, jsonl([[item.model_dump(mode="json") for item in items]]))
+        return
     rows = [
         (item.custom_id, item.caption or "", f"{item.score:.2f}" if item.score is not None else "")
         for item in items

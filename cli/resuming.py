@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cli import outputs
 from cli.console import usage_error
+from cli.places import Places
 
 if TYPE_CHECKING:
     from jobs.records import Item
@@ -29,34 +30,44 @@ class Done:
 NOTHING = Done(frozenset(), ())
 
 
-def possible(output: Path | None, sidecar: str | None) -> bool:
+def _possible(places: Places) -> bool:
     """Whether a later run can tell what this one has done."""
-    return sidecar is not None if output is None else outputs.file_format(output) == "jsonl"
+    if places.output is not None:
+        return outputs.file_format(places.output) == "jsonl"
+    return places.sidecar is not None or bool(places.described and not places.in_place)
 
 
-def advice(output: Path | None, sidecar: str | None, *, overwrite: bool) -> str:
+def advice(places: Places) -> str:
     """Return how the rest is done after this run was stopped."""
-    if not possible(output, sidecar):
+    if not _possible(places):
         return "a run with `-o FILE.jsonl` or --sidecar could be gone on with by --resume"
-    instead = " instead of --overwrite" if overwrite else ""
+    instead = " instead of --overwrite" if places.overwrite else ""
     return f"the same command with --resume{instead} goes on"
 
 
-def find_done(images: Sequence[Path], output: Path | None, sidecar: str | None, *, overwrite: bool) -> Done:
-    """Return what need not be captioned again: the results file says it, or where none is wanted, sidecars.
+def find_done(images: Sequence[Path], places: Places) -> Done:
+    """Return what need not be captioned again: the results file says it, or else sidecars and copies.
 
-    Raises ``CommandFailed`` (status 2) where neither could, or for a file that holds something else.
+    Raises ``CommandFailed`` (status 2) where none could, or for a file that holds something else.
     """
-    if not possible(output, sidecar):
-        raise usage_error("--resume needs `-o FILE.jsonl` or --sidecar, to see what is done")
-    if overwrite:
+    if not _possible(places):
+        raise usage_error(
+            "--resume needs `-o FILE.jsonl` or --sidecar or --write-metadata, to see what is done"
+        )
+    if places.overwrite:
         raise usage_error("--resume skips what is done, and --overwrite does it again: choose one")
-    if output is None:
-        kind = sidecar or ""
-        return Done(frozenset(path for path in images if outputs.sidecar_of(path, kind).exists()), ())
-    items = [item for item, _ in read_lines(output)]
+    if places.output is None:
+        return Done(frozenset(image for image in images if _has_files(image, places)), ())
+    items = [item for item, _ in read_lines(places.output)]
     sources = {item.source for item in items if item.caption is not None}
     return Done(frozenset(path for path in images if outputs.uri_of(path) in sources), items)
+
+
+def _has_files(image: Path, places: Places) -> bool:
+    wanted = [outputs.sidecar_of(image, places.sidecar)] if places.sidecar else []
+    if places.described and not places.in_place:
+        wanted.append(places.described[image])
+    return all(path.exists() for path in wanted)
 
 
 def read_lines(path: Path) -> Iterator[tuple[Item, int]]:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from cli.console import CommandFailed
+from cli.places import Places
 from cli.results_file import ResultsFile
 from cli.resuming import find_done, read_lines
 from jobs.records import Item, ItemStatus
@@ -64,7 +65,7 @@ def test_what_is_not_ours_is_refused_and_stays(tmp_path: Path, foreign: bytes) -
     path = tmp_path / "x.jsonl"
     path.write_bytes(foreign)
     number = foreign.count(b"\n", 0, -1) + 1
-    for use in (ResultsFile, lambda path: find_done([], path, None, overwrite=False)):
+    for use in (ResultsFile, lambda path: find_done([], Places(path))):
         with pytest.raises(CommandFailed, match=f"line {number} of .* is not a result") as caught:
             use(path)
         assert caught.value.status == 2
@@ -75,6 +76,6 @@ def test_failures_are_tried_again_and_kept_until_then(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     lines = [item(0), item(1, None)]
     path.write_bytes(b"".join(orjson.dumps(one.model_dump(mode="json")) + b"\n" for one in lines))
-    done = find_done([Path("/photos/0.jpg"), Path("/photos/1.jpg")], path, None, overwrite=False)
+    done = find_done([Path("/photos/0.jpg"), Path("/photos/1.jpg")], Places(path))
     assert done.images == {Path("/photos/0.jpg")}
     assert [one.name for one in done.items] == ["0.jpg", "1.jpg"]
