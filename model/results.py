@@ -38,7 +38,7 @@ def read_results(path: Path) -> Iterator[tuple[str, str]]:
 def _rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     if path.suffix.lower() in (".csv", ".tsv"):
         lines = csv.DictReader(
-            io.StringIO(text, newline=""), delimiter="," if path.suffix == ".csv" else "\t"
+            io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
         )
         if "caption" not in (lines.fieldnames or ()):
             raise TrainingError(f"{path} lacks the column caption")

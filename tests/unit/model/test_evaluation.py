@@ -137,7 +137,7 @@ def test_a_results_file_is_scored(world: World, tmp_path: Path) -> None:
     ("name", "content"),
     [
         (
-            "jobs.csv",
+            "jobs.CSV",
             "position,name,caption,error\n0,40.png,a red wall,\n1,other.png,a dog,\n2,41.png,,gone\n",
         ),
         ("own.tsv", "image\tcaption\n40.png\ta red wall\n41.png\t\n"),
