@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jobs.errors import ItemCode, ItemError
+from model.beam_captioner import loops
 from model.captioner import Caption, Captioner, DecodingOptions, Pixels
 from model.errors import ModelOutOfMemory
 from worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-
-LOOP_WORDS = 3
-LOOP_TIMES = 3
 
 
 class CaptionerBroken(Exception):
@@ -132,10 +130,5 @@ def _sound(text: str) -> bool:
     """Whether a caption can be stored and is neither empty nor one to three words three times in a row."""
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         return False
-    words = text.split()
-    for size in range(1, LOOP_WORDS + 1):
-        span = size * LOOP_TIMES
-        for at in range(len(words) - span + 1):
-            if words[at : at + span] == words[at : at + size] * LOOP_TIMES:
-                return False
-    return bool(words)
+    words = tuple(text.split())
+    return bool(words) and not loops(words)
