@@ -73,13 +73,8 @@ class TextInputs:
         """Have the processor lay out text and picture; a grey one does, since all have the same size."""
         grey = _grey(self._pixels.preprocessing)
         pictures = self._pixels.by_processor(grey)
-        tiles = (
-            {"do_image_splitting": False}
-            if hasattr(self._processor.image_processor, "do_image_splitting")
-            else {}
-        )
         asked = self._asked(text) if self.family is CHAT else text
-        made = self._processor(images=[grey], text=[asked], return_tensors="pt", **tiles)
+        made = self._processor(images=[grey], text=[asked], return_tensors="pt", **self._pixels.whole)
         kept = self._accepted - set(pictures)
         return {name: value for name, value in made.items() if name in kept and isinstance(value, Tensor)}
 

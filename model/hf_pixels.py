@@ -25,6 +25,8 @@ class PixelInputs:
         self._processor = processor
         self._plain = type(processor).__name__.startswith(_PLAIN) and bool(processor.do_resize)
         self.preprocessing = _preprocessing(processor, self._plain)
+        self.whole = {"do_image_splitting": False} if hasattr(processor, "do_image_splitting") else {}
+        """Tells a processor that would cut pictures into tiles to take them whole."""
 
     def __call__(self, images: Pixels, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
         """Map uint8 (n, height, width, 3) to what the model's ``generate`` takes."""
@@ -39,8 +41,7 @@ class PixelInputs:
 
     def by_processor(self, image: Pixels) -> dict[str, Tensor]:
         """Have the processor itself turn one picture into tensors."""
-        tiles = {"do_image_splitting": False} if hasattr(self._processor, "do_image_splitting") else {}
-        made = self._processor(images=[Image.fromarray(image)], return_tensors="pt", **tiles)
+        made = self._processor(images=[Image.fromarray(image)], return_tensors="pt", **self.whole)
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 
     def _normalised(self, images: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
