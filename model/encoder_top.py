@@ -21,12 +21,13 @@ def _folded(conv: SameConv, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _unfold(weight: Tensor, bias: Tensor, conv: SameConv, norm: nn.BatchNorm2d) -> None:
+def unfold(weight: Tensor, bias: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Write a convolution that its norm was folded into back into both; the norm then only adds the bias."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     conv.weight.copy_(weight.view_as(conv.weight))
     norm.weight.fill_(1)
-    norm.bias.copy_(bias)
+    norm.bias.copy_(bias.flatten())
     norm.running_mean.zero_()
     norm.running_var.fill_(1 - norm.eps)
 
@@ -92,7 +93,7 @@ class EncoderTop(nn.Module):
         """Put the trained weights into an encoder; its norms only add a bias from then on."""
         for trained, block in zip(self.blocks, encoder.upper_blocks(), strict=True):
             assert isinstance(trained, _Block)
-            _unfold(trained.expand.weight, trained.expand.bias, block.expand_conv, block.bn0)
-            _unfold(trained.depthwise.kernel, trained.depthwise.bias, block.depthwise_conv, block.bn1)
-            _unfold(trained.project.weight, trained.project.bias, block.project_conv, block.bn2)
-        _unfold(self.head.weight, self.head.bias, encoder.conv_head, encoder.bn1)
+            unfold(trained.expand.weight, trained.expand.bias, block.expand_conv, block.bn0)
+            unfold(trained.depthwise.kernel, trained.depthwise.bias, block.depthwise_conv, block.bn1)
+            unfold(trained.project.weight, trained.project.bias, block.project_conv, block.bn2)
+        unfold(self.head.weight, self.head.bias, encoder.conv_head, encoder.bn1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +17,13 @@ from torch import Tensor, nn
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint
 from model.encoder import EfficientNetLite0, build_encoder
+from model.encoder_top import unfold
 from model.errors import CheckpointInvalid
 from model.network import CaptionNetwork, NetworkShape
 from model.tokenizer import PAD, START, UNKNOWN, Tokenizer
+
+if TYPE_CHECKING:
+    import openvino as ov
 
 _CONVOLUTION = {
     "bn0": ("expand_conv", "conv_stem"), "bn1": ("depthwise_conv", "conv_head"), "bn2": ("project_conv",)
@@ -31,14 +35,18 @@ Constants = dict[tuple[str, int], Tensor]
 
 def recover_checkpoint(artifact: Artifact) -> Checkpoint:
     """Rebuild the checkpoint that an artifact was exported from, else raise ``CheckpointInvalid``."""
+    import openvino as ov
+
     described = artifact.description
     try:
-        image, words = (_constants(artifact, part) for part in ("encoder", "decoder"))
+        graphs = [ov.Core().read_model(artifact.folder / f"{part}.xml") for part in ("encoder", "decoder")]
+        image, words = map(_constants, graphs)
         encoder = build_encoder(described["encoder"])
         if not isinstance(encoder, EfficientNetLite0):
             raise ValueError(f"its encoder {described['encoder']} is not kept in a form to train on")
         _fill_encoder(encoder, image)
-        network = _network(image | words, _heads(artifact))
+        heads = graphs[1].input("memory").get_partial_shape()[2].get_length()
+        network = _network(image | words, heads)
         vocabulary = Tokenizer(described["vocabulary"])
         notes = {"recovered_from": artifact.digest, **described["notes"]}
         name = artifact.name
@@ -48,11 +56,9 @@ def recover_checkpoint(artifact: Artifact) -> Checkpoint:
     return Checkpoint(name, described["encoder"], encoder, network, vocabulary, decoding, notes)
 
 
-def _constants(artifact: Artifact, part: str) -> Constants:
-    import openvino as ov
-
+def _constants(graph: ov.Model) -> Constants:
     found: Constants = {}
-    for operation in ov.Core().read_model(artifact.folder / f"{part}.xml").get_ordered_ops():
+    for operation in graph.get_ordered_ops():
         for number in range(operation.get_input_size()):
             source: Any = operation.input_value(number).get_node()
             if source.get_type_name() == "Convert":
@@ -75,24 +81,7 @@ def _fill_encoder(encoder: EfficientNetLite0, constants: Constants) -> None:
             block = encoder.get_submodule(owner)
             conv = next(getattr(block, c) for c in _CONVOLUTION[last] if hasattr(block, c))
             use = f"__module.encoder.{name}/aten::batch_norm/BatchNormInference"
-            _unfold(conv, norm, constants[use, 0], constants[use, 1])
-
-
-@torch.no_grad()
-def _unfold(conv: nn.Conv2d, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor) -> None:
-    conv.weight.copy_(weight.reshape(conv.weight.shape))
-    norm.bias.copy_(bias.flatten())
-    norm.weight.fill_(1)
-    if norm.running_mean is not None and norm.running_var is not None:
-        norm.running_mean.zero_()
-        norm.running_var.fill_(1 - norm.eps)
-
-
-def _heads(artifact: Artifact) -> int:
-    import openvino as ov
-
-    decoder = ov.Core().read_model(artifact.folder / "decoder.xml")
-    return int(decoder.input("memory").get_partial_shape()[2].get_length())
+            unfold(constants[use, 0], constants[use, 1], conv, norm)
 
 
 def _network(constants: Constants, heads: int) -> CaptionNetwork:
