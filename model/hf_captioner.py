@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ class HfCaptioner:
     def caption(self, images: Pixels, options: DecodingOptions) -> list[list[Caption]]:
         """Caption uint8 images (n, height, width, 3); per image ``num_captions`` captions, best first.
 
-        A caption that loops comes back as the empty text, like one that says nothing.
+        A caption that loops comes back as the empty text, like one that says nothing. Of samples that say
+        the same one is kept.
         """
         resolved = self.resolve(options)
         self.preprocessing.check(images)
@@ -88,7 +90,8 @@ class HfCaptioner:
         with _memory_errors():
             found = self._generate(images, resolved)
         count = len(found) // len(images)
-        return [found[at : at + count] for at in range(0, len(found), count)]
+        each = [found[at : at + count] for at in range(0, len(found), count)]
+        return each if resolved.top_p is None else [_best_first(drawn) for drawn in each]
 
     def _generate(self, images: Pixels, options: DecodingOptions) -> list[Caption]:
         sampling = options.top_p is not None
@@ -136,6 +139,15 @@ class HfCaptioner:
         )
         words = text.split()
         return "" if loops(tuple(words)) else " ".join(words)
+
+
+def _best_first(drawn: list[Caption]) -> list[Caption]:
+    """Sort samples by their scores, those that are not numbers last, and leave repeated texts out."""
+    ranked = sorted(drawn, key=lambda one: -math.inf if math.isnan(one.score) else one.score, reverse=True)
+    best: dict[str, Caption] = {}
+    for one in ranked:
+        best.setdefault(one.text, one)
+    return list(best.values())
 
 
 def _drawn(images: Pixels, options: DecodingOptions) -> Drawn:

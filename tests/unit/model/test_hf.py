@@ -216,6 +216,17 @@ def test_sampling_is_by_seed() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_samples_come_best_first_and_each_says_something_else() -> None:
+    captioner = _captioner("blip")
+    pixels = _pictures(captioner, 2)
+    same = captioner.caption(pixels, DecodingOptions(top_p=0.01, num_captions=5, max_length=6))
+    assert [len(one) for one in same] == [1, 1]
+    for one in captioner.caption(pixels, DecodingOptions(top_p=1.0, num_captions=5, max_length=6)):
+        scores = [caption.score for caption in one]
+        assert len(set(scores)) > 1
+        assert scores == sorted(scores, reverse=True)
+
+
 class Sabotaged:
     """A captioner whose network does something to every batch before it runs."""
 
