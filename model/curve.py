@@ -8,13 +8,14 @@ from typing import Any
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 640, 200, 56, 34, 64
 _COLOURS = {"train_loss": "#888", "dev_loss": "#d55e00", "dev_cider_d": "#0072b2"}
+_WITH_LOSS = ("cross_entropy", "fine_tune")
 _STYLE = "text { font: 12px system-ui, sans-serif; fill: #555 } .frame { fill: none; stroke: #ccc }"
 
 
 def training_curve(history: Sequence[dict[str, Any]]) -> str:
-    """Draw the rows of a run's log; a loss of self-critical epochs is a negated reward and is left out."""
+    """Draw the rows of a run's log; only some phases have a loss, the others log a negated reward."""
     losses = {
-        name: [(row["epoch"], row[name]) for row in history if row["phase"] != "self_critical"]
+        name: [(row["epoch"], row[name]) for row in history if row["phase"] in _WITH_LOSS]
         for name in ("train_loss", "dev_loss")
     }
     cider = {"dev_cider_d": [(row["epoch"], row["dev_cider_d"]) for row in history]}
