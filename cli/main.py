@@ -26,6 +26,7 @@ from cli import (
     webhooks,
 )
 from cli.endings import ending
+from cli.examples import EXAMPLES, epilog
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,13 +60,20 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "The model": {"train": training.train, "evaluate": training.evaluate, "export": training.export},
 }
+GROUPS: dict[str, tuple[str, typer.Typer]] = {
+    "events": ("Distributed mode", events.app),
+    "keys": ("Operation", keys.app),
+    "rules": ("Operation", rules.app),
+    "webhooks": ("Against a server (CAPTIONFLEET_URL)", webhooks.app),
+}
 for panel, commands in PANELS.items():
     for name, command in commands.items():
-        app.command(name, rich_help_panel=panel)(command)
-app.add_typer(events.app, name="events", rich_help_panel="Distributed mode")
-app.add_typer(keys.app, name="keys", rich_help_panel="Operation")
-app.add_typer(rules.app, name="rules", rich_help_panel="Operation")
-app.add_typer(webhooks.app, name="webhooks", rich_help_panel="Against a server (CAPTIONFLEET_URL)")
+        app.command(name, rich_help_panel=panel, epilog=epilog(name))(command)
+for name, (panel, group) in GROUPS.items():
+    app.add_typer(group, name=name, rich_help_panel=panel, epilog=epilog(name) if name in EXAMPLES else None)
+    for info in group.registered_commands:
+        assert info.callback is not None, name
+        info.epilog = epilog(f"{name} {info.name or info.callback.__name__}")
 
 
 def _print_version(wanted: bool) -> None:
