@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar
 
 import torch
@@ -22,6 +23,14 @@ class GridEncoder(nn.Module):
     def trunk(self, pixels: Tensor) -> Tensor:
         """Map pixels to what the lower part makes of them; whole encoders have no such part."""
         raise TrainingError(f"{type(self).__name__} has no trunk")
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return the sha256 of all that a module's ``state_dict`` holds, hex."""
+    found = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        found.update(tensor.cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 class ImageNetScaling(nn.Module):

@@ -18,7 +18,7 @@ from model.augmentation import view
 from model.captioner import Pixels, Preprocessing
 from model.dataset import CaptionedImage
 from model.disk import reserve
-from model.encoder_base import GridEncoder
+from model.encoder_base import GridEncoder, weights_digest
 from model.errors import ImageError, TrainingError
 from model.graphs import encoder_graph, trunk_graph
 from model.images import read_image
@@ -50,11 +50,8 @@ class _Plan:
         return (self.views, len(self.photos), *inner)
 
     def identity(self) -> str:
-        weights = hashlib.sha256()
-        for tensor in self.encoder.state_dict().values():
-            weights.update(tensor.numpy().tobytes())
         names = [(photo.name, photo.split) for photo in self.photos]
-        text = json.dumps([names, self.encoder_name, self.kind, self.shape, weights.hexdigest()])
+        text = json.dumps([names, self.encoder_name, self.kind, self.shape, weights_digest(self.encoder)])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def batches(self) -> list[tuple[int, list[int]]]:
@@ -92,6 +89,8 @@ def image_cache(
     identity = plan.identity()
     done = _batches_done(table, progress, identity)
     if done == 0:
+        # Before the old table goes: a kill in between must not leave a note that vouches for an empty one.
+        _note(progress, {"identity": identity, "batches": 0})
         np.lib.format.open_memmap(table, mode="w+", dtype=np.float16, shape=plan.shape).flush()
         reserve(table, table.stat().st_size)
     for finished, total in _fill(plan, table, progress, identity, done, device):

@@ -30,7 +30,8 @@ class Reward:
         an unfinished end cost.
         """
         closed = [[[*caption, END] for caption in image] for image in references]
-        self._cider, self._bleu, self._bleu_weight = CiderD(closed), SentenceBleu(closed), bleu
+        self._cider, self._bleu_weight = CiderD(closed), bleu
+        self._bleu = SentenceBleu(closed) if bleu else None
         self._length, self._unfinished, self._penalty = length, frozenset(unfinished), penalty
 
     def score(self, image: int, tokens: Sequence[int]) -> float:
@@ -38,7 +39,7 @@ class Reward:
         # The end token counts as a word, else captions learn to stop in the middle.
         closed = [*tokens, END] if len(tokens) < self._length else tokens
         praise = self._cider.score(image, closed)
-        if self._bleu_weight:
+        if self._bleu:
             praise += self._bleu_weight * self._bleu.score(image, closed)
         return praise - self._penalty * self._faults(tokens)
 

@@ -81,14 +81,18 @@ class TrainedCaptioner(nn.Module):
             encoder.load_state_dict(self.top.encoder.state_dict())
 
 
+def check_cache(encoder: GridEncoder, cache: str) -> None:
+    """Raise ``TrainingError`` for what cannot be cached of an encoder."""
+    if cache not in CACHES:
+        raise TrainingError(f"unknown cache {cache!r}; use {', '.join(CACHES)}")
+    if cache == "trunk" and not isinstance(encoder, EfficientNetLite0):
+        raise TrainingError('only efficientnet-lite0 has a trunk to cache; use cache = "features"')
+
+
 def make_top(encoder: GridEncoder, cache: str, *, learns: bool = True) -> nn.Module:
-    """Make what turns cached tensors into features; raise ``TrainingError`` for what cannot be cached."""
-    if cache == "features":
-        return nn.Identity()
+    """Make what turns cached tensors, of a kind that ``check_cache`` lets pass, into features."""
+    if cache == "trunk" and isinstance(encoder, EfficientNetLite0):
+        return EncoderTop(encoder)
     if cache == "none":
         return WholeEncoder(encoder) if learns else FrozenEncoder(encoder)
-    if cache != "trunk":
-        raise TrainingError(f"unknown cache {cache!r}; use {', '.join(CACHES)}")
-    if not isinstance(encoder, EfficientNetLite0):
-        raise TrainingError('only efficientnet-lite0 has a trunk to cache; use cache = "features"')
-    return EncoderTop(encoder)
+    return nn.Identity()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from model.checkpoint import Checkpoint, save_checkpoint
-from model.config import RecurrentConfig, read_config
+from model.config import CrossEntropyConfig, RecurrentConfig, read_config
 from model.curve import training_curve
 from model.dataset import read_captions, select
 from model.disk import writing
@@ -27,7 +27,7 @@ from model.sampling import draw
 from model.starting_point import adopt_weights, grown
 from model.trained_captioner import TrainedCaptioner, make_top
 from model.training_data import plain_batches
-from model.training_phases import Phase, merged, steps
+from model.training_phases import START, Phase, merged, phase_reward, steps
 from model.training_setup import Run, Source, prepare, usable_device
 from model.training_state import TrainingState, average_of, make_optimizer, restore_state, save_state
 
@@ -61,7 +61,7 @@ def train(
     report = on_progress or console_progress()
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        run = prepare(settings, photos, source, output, report, usable_device(device), half)
+        run = prepare(settings, photos, source, output, report, usable_device(device), half, resume)
         state = _start(run, resume)
         for phase in run.phases:
             _train_phase(run, state, phase)
@@ -78,10 +78,11 @@ def _start(run: Run, resume: bool) -> TrainingState:
     learns = any(phase.settings.encoder_learning_rate for phase in run.phases)
     top = make_top(run.encoder, run.config.encoder.cache, learns=learns)
     captioner = TrainedCaptioner(top, network, half=run.half).to(run.device)
-    state = TrainingState(captioner, average_of(captioner), _optimizer(run, captioner))
-    path = run.output / "state.safetensors"
-    if resume and path.exists():
-        restore_state(state, path, run.identity)
+    state = TrainingState(captioner, average_of(captioner), make_optimizer(captioner))
+    if resume and run.state_path.exists():
+        restore_state(state, run.state_path, run.identity)
+    elif any(phase.origin == START for phase in run.phases):
+        state.keep_average(_kept(run, START))
     return state
 
 
@@ -97,28 +98,26 @@ def _shape(run: Run) -> Shape:
     return NetworkShape(*seen, **sizes)
 
 
-def _optimizer(run: Run, captioner: TrainedCaptioner) -> torch.optim.AdamW:
-    return make_optimizer(captioner, run.config.cross_entropy.weight_decay)
-
-
 def _train_phase(run: Run, state: TrainingState, phase: Phase) -> None:
-    done = sum(row["phase"] == phase.name for row in state.history)
-    # An earlier phase may have ended before its last epoch.
-    phase = dataclasses.replace(phase, before=len(state.history) - done)
-    while done < phase.settings.epochs and not phase.stalled(state.history):
-        _epoch(run, state, phase, phase.before + done + 1)
-        done += 1
+    if phase.ended(state.history):
+        return
+    reward = phase_reward(phase, run.train, run.tokenizer, run.config.decoding.max_length)
+    while not phase.ended(state.history):
+        _epoch(run, state, phase, reward)
 
 
-def _epoch(run: Run, state: TrainingState, phase: Phase, epoch: int) -> None:
+def _epoch(run: Run, state: TrainingState, phase: Phase, reward: Reward | None) -> None:
+    epoch = len(state.history) + 1
     # Seeded by epoch, so that a resumed run draws what the unbroken one would have drawn.
     torch.manual_seed(run.config.seed * 100_003 + epoch)
     state.captioner.network.dropout.pool = None
     began = time.monotonic()
-    if phase.starts(epoch) and phase.before:
-        state.adopt([_kept(run, phase.origin)] if phase.origin else [])
-        state.optimizer = _optimizer(run, state.captioner)
-    losses = list(steps(phase, epoch, state, run.train, run.tokenizer, run.config, run.report))
+    if phase.origin and not phase.past(state.history):
+        state.adopt([_kept(run, phase.origin)])
+        state.optimizer = make_optimizer(state.captioner)
+    settings = phase.settings if isinstance(phase.settings, CrossEntropyConfig) else run.config.cross_entropy
+    state.set_weight_decay(settings.weight_decay)
+    losses = list(steps(phase, epoch, state, run.train, reward, run.config, run.report))
     row: dict[str, Any] = {"epoch": epoch, "phase": phase.name}
     row |= {"train_loss": round(sum(losses) / len(losses), 4), **_dev_scores(run, state)}
     row["seconds"] = round(time.monotonic() - began)
@@ -145,7 +144,6 @@ def _kept(run: Run, phase: str) -> Path:
 def _dev_scores(run: Run, state: TrainingState) -> dict[str, float]:
     captioner = state.averaged()
     length = run.config.decoding.max_length
-    reward = Reward(run.dev.captions, length)
     loss, score = 0.0, 0.0
     for numbers, cached in plain_batches(run.dev, _DEV_BATCH):
         captions = [run.dev.captions[n][:1] for n in numbers]
@@ -153,7 +151,7 @@ def _dev_scores(run: Run, state: TrainingState) -> dict[str, float]:
             features = captioner.features(cached)
             loss += cross_entropy_loss(captioner.network, features, captions, 0.0).item() * len(numbers)
             drawn = draw(captioner.network, features, 1, length, None)
-        score += sum(reward.score(n, tokens) for n, (tokens,) in zip(numbers, drawn, strict=True))
+        score += sum(run.dev_reward.score(n, tokens) for n, (tokens,) in zip(numbers, drawn, strict=True))
         run.report(Progress("dev", numbers[-1] + 1, len(run.dev)))
     return {"dev_loss": round(loss / len(run.dev), 4), "dev_cider_d": round(score / len(run.dev), 4)}
 
@@ -169,7 +167,7 @@ def _keep(run: Run, state: TrainingState) -> None:
         decoding = dataclasses.asdict(run.config.decoding)
         found = Checkpoint(run.config.name, name, encoder, captioner.network, run.tokenizer, decoding, notes)
         save_checkpoint(found, run.output / "checkpoint")
-    save_state(state, run.output / "state.safetensors", run.identity)
+    save_state(state, run.state_path, run.identity)
     with (run.output / "log.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(row))
         writer.writeheader()

@@ -22,27 +22,29 @@ from model.training_data import Split, batches
 from model.training_state import TrainingState
 
 _CRITICAL_WARMUP = 20
+START = "start"
+"""Names the weights that a run began with, where a phase is called for."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase: its settings, how many epochs of other phases came before, and what it goes on from."""
+    """One phase: its settings and what it goes on from."""
 
     name: str
     settings: CrossEntropyConfig | SelfCriticalConfig
-    before: int
     origin: str | None = None
-    """The phase whose averaged weights it begins with."""
+    """The phase, or ``START``, whose averaged weights it begins with; None for the first phase."""
 
-    def starts(self, epoch: int) -> bool:
-        """Say whether an epoch, counted from 1 over all phases, is this phase's first."""
-        return epoch == self.before + 1
+    def past(self, history: Sequence[Mapping[str, Any]]) -> int:
+        """Return how many epochs of this phase a run has behind it."""
+        return sum(row["phase"] == self.name for row in history)
 
-    def stalled(self, history: Sequence[Mapping[str, Any]]) -> bool:
-        """Say whether the last ``patience`` epochs of this phase brought nothing better on dev."""
+    def ended(self, history: Sequence[Mapping[str, Any]]) -> bool:
+        """Say whether all epochs are done, or the last ``patience`` ones brought nothing better on dev."""
         found = [row["dev_cider_d"] for row in history if row["phase"] == self.name]
         patience = self.settings.patience
-        return 0 < patience < len(found) and max(found[-patience:]) <= max(found[:-patience])
+        stalled = 0 < patience < len(found) and max(found[-patience:]) <= max(found[:-patience])
+        return stalled or len(found) >= self.settings.epochs
 
 
 def phases(config: TrainingConfig) -> list[Phase]:
@@ -56,14 +58,16 @@ def phases(config: TrainingConfig) -> list[Phase]:
             raise TrainingError(
                 f'[{name}] trains the encoder: that needs cache = "trunk" or "none" in [encoder]'
             )
-        before = found[-1].before + found[-1].settings.epochs if found else 0
-        found.append(Phase(name, settings, before, _origin(name, [phase.name for phase in found])))
+        found.append(Phase(name, settings, _origin(name, [phase.name for phase in found])))
+    if not found:
+        raise TrainingError(f"{config.name} has no phase with epochs: there is nothing to train")
     return found
 
 
 def _origin(name: str, earlier: list[str]) -> str | None:
-    if name == "fine_tune":
-        return next((phase for phase in earlier if phase == "cross_entropy"), None)
+    if name == "fine_tune" and earlier:
+        # Apart from ``untuned_critical``, whose model it is to be averaged with.
+        return earlier[0] if earlier[0] == "cross_entropy" else START
     return earlier[-1] if earlier else None
 
 
@@ -77,28 +81,38 @@ def merged(found: list[Phase]) -> tuple[str, ...]:
     return names if len(names) > 1 else ()
 
 
+def phase_reward(phase: Phase, data: Split, tokenizer: Tokenizer, length: int) -> Reward | None:
+    """Make what a self-critical phase scores captions of up to ``length`` words by; None for other phases."""
+    if not isinstance(phase.settings, SelfCriticalConfig):
+        return None
+    return Reward(
+        data.captions,
+        length,
+        unfinished=tokenizer.ids(UNFINISHED_ENDS),
+        bleu=phase.settings.bleu,
+        penalty=phase.settings.fluency_penalty,
+    )
+
+
 def steps(
     phase: Phase,
     epoch: int,
     state: TrainingState,
     data: Split,
-    tokenizer: Tokenizer,
+    reward: Reward | None,
     config: TrainingConfig,
     report: Callable[[Progress], None],
 ) -> Iterator[float]:
-    """Train one epoch of a phase; yield the loss of every step, for self-critical the reward negated."""
+    """Train one epoch of a phase; yield the loss of every step, for self-critical the reward negated.
+
+    ``epoch`` counts from 1 over all phases; ``reward`` is what ``phase_reward`` made.
+    """
     state.captioner.top_learns = phase.settings.encoder_learning_rate > 0
     order = random.Random(config.seed * 100_003 + epoch)  # noqa: S311 - an order, not a secret
-    past = epoch - phase.before - 1
+    past = phase.past(state.history)
     stage = f"epoch {epoch}"
     if isinstance(phase.settings, SelfCriticalConfig):
-        reward = Reward(
-            data.captions,
-            config.decoding.max_length,
-            unfinished=tokenizer.ids(UNFINISHED_ENDS),
-            bleu=phase.settings.bleu,
-            penalty=phase.settings.fluency_penalty,
-        )
+        assert reward is not None
         length = config.decoding.max_length
         yield from _critical(phase.settings, past, stage, state, data, reward, length, order, report)
     else:

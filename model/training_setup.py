@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -17,15 +18,18 @@ from model.checkpoint import Checkpoint
 from model.config import TrainingConfig
 from model.dataset import CaptionedImage
 from model.encoder import load_pretrained
-from model.encoder_base import GridEncoder
+from model.encoder_base import GridEncoder, weights_digest
 from model.errors import TrainingError
 from model.features import image_cache
 from model.live_pictures import LivePictures
 from model.progress import Progress
+from model.reward import Reward
 from model.starting_point import joined_words, load_start
 from model.tokenizer import Tokenizer
+from model.trained_captioner import check_cache
 from model.training_data import Pictures, Split, make_split, usable
 from model.training_phases import Phase, phases
+from model.training_state import read_history
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,25 @@ class Run:
     dev: Split
     notes: dict[str, Any]
     identity: str
+    """Digest of all that determines the run: a stored state of another one is not gone on from."""
     report: Callable[[Progress], None]
     start: Checkpoint | None
     device: str
     half: bool
+
+    @functools.cached_property
+    def dev_reward(self) -> Reward:
+        """What greedy captions of the dev split are scored by."""
+        return Reward(self.dev.captions, self.config.decoding.max_length)
+
+    @property
+    def state_path(self) -> Path:
+        """Where the state is kept that a killed run goes on from."""
+        return _state_path(self.output)
+
+
+def _state_path(output: Path) -> Path:
+    return output / "state.safetensors"
 
 
 def usable_device(device: str) -> str:
@@ -88,8 +107,12 @@ def prepare(
     report: Callable[[Progress], None],
     device: str,
     half: bool,
+    resume: bool,
 ) -> Run:
-    """Read everything that a run needs, computing the cache of pictures; raises ``TrainingError``."""
+    """Read everything that a run needs, computing the cache of pictures; raises ``TrainingError``.
+
+    A folder that holds another run's state is refused before anything in it is replaced, if to ``resume``.
+    """
     start = load_start(source.start) if source.start else None
     texts = [text for photo in photos if photo.split == "train" for text in photo.captions]
     if start:
@@ -103,10 +126,13 @@ def prepare(
         if not any(usable(photo, tokenizer) for photo in photos if photo.split == split):
             raise TrainingError(f"{source.captions}: {split} has no caption of three or more words")
     found = phases(settings)
+    check_cache(encoder, settings.encoder.cache)
+    identity = _identity(settings, tokenizer, photos, encoder, start, half)
+    if resume and _state_path(output).exists():
+        read_history(_state_path(output), identity)
     sources = _sources(settings, photos, source.images, encoder, output, report, device)
     train = make_split(sources[0], photos, "train", tokenizer)
     dev = make_split(sources[1], photos, "dev", tokenizer)
-    identity = _identity(settings, tokenizer, photos, source, start, half)
     notes = _notes(source, output, train, dev, start)
     return Run(
         settings, output, found, encoder, tokenizer, train, dev, notes, identity, report, start, device, half
@@ -155,13 +181,13 @@ def _identity(
     settings: TrainingConfig,
     tokenizer: Tokenizer,
     photos: list[CaptionedImage],
-    source: Source,
+    encoder: GridEncoder,
     start: Checkpoint | None,
     half: bool,
 ) -> str:
-    parts: list[Any] = [settings.identity(), tokenizer.vocabulary, [photo.name for photo in photos]]
-    if start or source.weights or half:
-        parts.append([source.start, start and start.name, source.weights, half])
+    weights = [weights_digest(part) for part in (encoder, *([start.network] if start else []))]
+    data = [dataclasses.astuple(photo) for photo in photos]
+    parts = [settings.identity(), tokenizer.vocabulary, data, weights, half]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

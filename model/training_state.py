@@ -48,6 +48,11 @@ class TrainingState:
             value.copy_(torch.stack([weights[name] for weights in kept]).mean(0))
             self.average[name].copy_(value)
 
+    def set_weight_decay(self, decay: float) -> None:
+        """Say how fast the optimizer draws the weights to zero, relative to the learning rate."""
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = decay
+
     def advance(self, loss: Tensor, rates: tuple[float, float], decay: float) -> None:
         """Make one step down the loss; ``rates`` are the learning rates of network and encoder."""
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -65,10 +70,10 @@ class TrainingState:
         return found.eval()
 
 
-def make_optimizer(captioner: TrainedCaptioner, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(captioner: TrainedCaptioner) -> torch.optim.AdamW:
     """Make a fresh optimizer of two groups: the network's weights, and those of the encoder's upper part."""
     groups = [{"params": list(part.parameters())} for part in (captioner.network, captioner.top)]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
 def average_of(captioner: TrainedCaptioner) -> dict[str, Tensor]:
@@ -89,18 +94,25 @@ def save_state(state: TrainingState, path: Path, identity: str) -> None:
     fresh.replace(path)
 
 
-def restore_state(state: TrainingState, path: Path, identity: str) -> None:
-    """Fill a fresh state from the file; raise ``TrainingError`` if it belongs to another run."""
+def read_history(path: Path, identity: str) -> list[dict[str, Any]]:
+    """Return the epochs of a stored state; raise ``TrainingError`` if it belongs to another run."""
     try:
         with safe_open(path, "pt") as file:
-            header, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            header = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path} cannot be read; delete it to start anew: {error}") from error
     if header.get("identity") != identity:
         raise TrainingError(
-            f"{path} is of a run with another configuration or data; use another output folder"
+            f"{path} is of a run with another configuration, data or start; use another output folder"
         )
-    state.history = json.loads(header["history"])
+    found: list[dict[str, Any]] = json.loads(header["history"])
+    return found
+
+
+def restore_state(state: TrainingState, path: Path, identity: str) -> None:
+    """Fill a fresh state from the file; raise ``TrainingError`` if it belongs to another run."""
+    state.history = read_history(path, identity)
+    tensors = load_file(path)
     with torch.no_grad():
         for name, value in state.captioner.named_parameters():
             value.copy_(tensors[f"weight/{name}"])

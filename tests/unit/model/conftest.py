@@ -30,8 +30,8 @@ decoder_layers = 2
 max_length = 50
 dropout = 0.1
 [cross_entropy]
-epochs = 20
-batch_images = 8
+epochs = 10
+batch_images = 5
 captions_per_image = 3
 learning_rate = 5e-3
 encoder_learning_rate = 0
@@ -102,7 +102,7 @@ def make_world(folder: Path, train: int = 40, dev: int = 8) -> World:
 def shorten(world: World, epochs: int) -> Path:
     """Write beside a world's configuration one of a few epochs of cross-entropy alone; return its path."""
     short = world.config.with_name("short.toml")
-    text = world.config.read_text().replace("epochs = 20", f"epochs = {epochs}")
+    text = world.config.read_text().replace("epochs = 10", f"epochs = {epochs}")
     for phase in ("fine_tune", "self_critical"):
         text = text.replace(f"[{phase}]\nepochs = 1", f"[{phase}]\nepochs = 0")
     short.write_text(text)

@@ -19,7 +19,7 @@ from model.encoder_top import EncoderTop
 from model.errors import TrainingError
 from model.features import image_cache
 from model.reward import Reward
-from model.trained_captioner import make_top
+from model.trained_captioner import check_cache
 
 from .conftest import World
 
@@ -51,9 +51,9 @@ def test_the_trainable_top_gives_the_encoders_features_and_goes_back_into_it(
 
 def test_only_an_encoder_with_a_trunk_can_be_cut(encoder: EfficientNetLite0) -> None:
     with pytest.raises(TrainingError, match="unknown cache 'pixels'; use features, trunk, none"):
-        make_top(encoder, "pixels")
+        check_cache(encoder, "pixels")
     with pytest.raises(TrainingError, match="only efficientnet-lite0 has a trunk"):
-        make_top(GridEncoder(), "trunk")
+        check_cache(GridEncoder(), "trunk")
 
 
 def test_views_are_the_same_every_time_and_of_the_same_size() -> None:

@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 def _config(world: World, folder: Path) -> Path:
     path = folder / "merged.toml"
-    text = world.config.read_text().replace("epochs = 20", "epochs = 2")
+    text = world.config.read_text().replace("epochs = 10", "epochs = 2")
     section = text[text.index("[self_critical]") : text.index("[decoding]")]
     path.write_text(text + section.replace("[self_critical]", "[untuned_critical]\ndropout = 0.2"))
     return path
