@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.captioner import DecodingOptions
 from model.decoding import SearchOptions
-from model.errors import TrainingError
+from model.errors import InvalidOptions, TrainingError
+from model.options import check_options
 
 CONFIGS = Path(__file__).parent / "configs"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -143,6 +146,11 @@ _SECTIONS: dict[str, type[Any]] = {
     "self_critical": SelfCriticalConfig,
     "untuned_critical": SelfCriticalConfig,
 }
+_SHARES = {"dropout", "label_smoothing", "average"}
+_POSITIVE = {
+    "views", "width", "heads", "feedforward", "decoder_layers", "max_length", "batch_images",
+    "captions_per_image", "samples", "temperature", "decay_epochs",
+}  # fmt: skip
 _OPTIONAL = {"fine_tune", "self_critical", "untuned_critical"}
 
 
@@ -156,7 +164,7 @@ def read_config(config: str) -> TrainingConfig:
         )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise TrainingError(f"{path}: {error}") from error
     return parse_config(values, str(path))
 
@@ -175,7 +183,21 @@ def parse_config(values: dict[str, Any], where: str) -> TrainingConfig:
         raise TrainingError(f"{where}: name must be letters, digits and . _ -, not {name!r}")
     if not isinstance(seed, int):
         raise TrainingError(f"{where}: seed must be a whole number, not {seed!r}")
-    return TrainingConfig(name=name, seed=seed, **sections)
+    found = TrainingConfig(name=name, seed=seed, **sections)
+    _check_together(found, where)
+    return found
+
+
+def _check_together(config: TrainingConfig, where: str) -> None:
+    network = config.network
+    if isinstance(network, NetworkConfig) and network.width % network.heads:
+        raise TrainingError(f"{where}: [network] width must be a multiple of heads")
+    if config.decoding.max_length > network.max_length:
+        raise TrainingError(f"{where}: [decoding] max_length is above the {network.max_length} of [network]")
+    try:
+        check_options(DecodingOptions(**dataclasses.asdict(config.decoding)))
+    except InvalidOptions as error:
+        raise TrainingError(f"{where}: [decoding] {error}") from error
 
 
 def _section(name: str, kind: type[Any], values: dict[str, Any], where: str) -> Any:
@@ -191,7 +213,16 @@ def _section(name: str, kind: type[Any], values: dict[str, Any], where: str) -> 
         value = values.get(field.name)
         if value is not None and not _fits(value, field.type):
             raise TrainingError(f"{where}: [{name}] {field.name} must be {field.type}, not {value!r}")
+        if isinstance(value, int | float) and not _in_bounds(field.name, value):
+            raise TrainingError(f"{where}: [{name}] {field.name} cannot be {value!r}")
     return kind(**values)
+
+
+def _in_bounds(name: str, value: float) -> bool:
+    # Found here, since it would end a run long after it began, in a division or a shape.
+    if name in _SHARES:
+        return 0 <= value < 1
+    return math.isfinite(value) and (value > 0 if name in _POSITIVE else value >= 0)
 
 
 def _fits(value: object, kind: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import resource
 import shutil
@@ -11,21 +10,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import cuda, equal
 
 from model.captioner import DecodingOptions
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import CONFIGS, read_config
+from model.curve import training_curve
 from model.encoder import load_pretrained
 from model.errors import CheckpointInvalid, TrainingError
 from model.images import read_image
 from model.loading import load_captioner
-from model.progress import Progress
 from model.starting_point import load_start
 from model.torch_captioner import torch_captioner
 from model.training import train
@@ -43,8 +44,8 @@ def _log(output: Path) -> list[dict[str, str]]:
 
 def test_it_learns_what_the_pictures_show(trained: Path) -> None:
     log = _log(trained)
-    assert [row["phase"] for row in log] == ["cross_entropy"] * 20 + ["fine_tune", "self_critical"]
-    assert float(log[19]["train_loss"]) < 0.6 * float(log[0]["train_loss"])
+    assert [row["phase"] for row in log] == ["cross_entropy"] * 10 + ["fine_tune", "self_critical"]
+    assert float(log[9]["train_loss"]) < 0.6 * float(log[0]["train_loss"])
     assert max(float(row["dev_cider_d"]) for row in log) > 3.0
 
 
@@ -65,13 +66,13 @@ def _kill_after(world: World, output: Path, rows: int) -> None:
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert len(_log(output)) < 22
+    assert len(_log(output)) < 12
 
 
 def test_a_killed_run_goes_on_with_the_same_curve(world: World, trained: Path, tmp_path: Path) -> None:
     for name in ("features.npy", "features.json"):
         shutil.copy(trained / name, tmp_path)
-    for rows in (2, 21):  # in the first phase, in the last one
+    for rows in (2, 11):  # in the first phase, in the last one
         _kill_after(world, tmp_path, rows)
     train(world.images, world.captions, str(world.config), tmp_path, on_progress=lambda _: None)
     assert _log(tmp_path) == _log(trained)
@@ -82,9 +83,27 @@ def test_a_killed_run_goes_on_with_the_same_curve(world: World, trained: Path, t
 def test_the_curve_is_drawn(trained: Path) -> None:
     picture = ElementTree.parse(trained / "curve.svg").getroot()
     lines = [line.get("points", "").split() for line in picture.iter("{http://www.w3.org/2000/svg}polyline")]
-    assert [len(line) for line in lines] == [21, 21, 22]
+    assert [len(line) for line in lines] == [11, 11, 12]
     words = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
     assert {"cross_entropy", "fine_tune", "self_critical", "train_loss", "dev_loss", "dev_cider_d"} <= words
+
+
+def test_rewards_are_not_drawn_as_losses() -> None:
+    phased = ("cross_entropy", "untuned_critical", "fine_tune", "self_critical", "merged")
+    rows = [
+        {
+            "epoch": number,
+            "phase": phase,
+            "train_loss": -7.5 if phase.endswith(("critical", "merged")) else 2.5,
+            "dev_loss": 3.5,
+            "dev_cider_d": 0.5 + number,
+        }
+        for number, phase in enumerate(phased, start=1)
+    ]
+    picture = ElementTree.fromstring(training_curve(rows))
+    words = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"2.5", "3.5", "1.5", "5.5", *phased} <= words
+    assert not any(text and text.startswith("-") for text in words)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file size limits are Linux's here")
@@ -108,24 +127,6 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after(
     shutil.rmtree(tmp_path / "checkpoint", ignore_errors=True)
     train(world.images, world.captions, str(config), tmp_path, on_progress=lambda _: None)
     assert (tmp_path / "checkpoint" / "checkpoint.json").exists()
-
-
-def test_a_cache_that_was_stopped_half_way_is_filled(tmp_path: Path) -> None:
-    world = make_world(tmp_path, train=90, dev=2)
-    config = shorten(world, epochs=1)
-    computed: list[int] = []
-
-    def stop(progress: Progress) -> None:
-        if progress.stage == "features":
-            computed.append(progress.done)
-            if progress.done == 34 and len(computed) == 34:
-                raise KeyboardInterrupt
-
-    for _ in range(2):
-        with contextlib.suppress(KeyboardInterrupt):
-            train(world.images, world.captions, str(config), tmp_path / "run", on_progress=stop)
-    # What was noted as done, two batches before the end, is not computed again.
-    assert computed == [*range(1, 35), *range(33, 37)]
 
 
 RECURRENT = """[network]
@@ -184,13 +185,51 @@ def test_every_way_of_training_learns_and_makes_a_captioner(
 def test_a_phase_ends_when_dev_stops_gaining(tmp_path: Path) -> None:
     world = make_world(tmp_path, train=8, dev=4)
     text = world.config.read_text().replace("learning_rate = 5e-3", "learning_rate = 0.0")
-    world.config.write_text(text.replace("epochs = 20", "epochs = 20\npatience = 2"))
+    world.config.write_text(text.replace("epochs = 10", "epochs = 10\npatience = 2"))
     train(world.images, world.captions, str(world.config), tmp_path / "run", on_progress=lambda _: None)
     phases = [row["phase"] for row in _log(tmp_path / "run")]
     assert phases == ["cross_entropy"] * 3 + ["fine_tune", "self_critical"]
     log = (tmp_path / "run" / "log.csv").read_text()
     train(world.images, world.captions, str(world.config), tmp_path / "run", on_progress=lambda _: None)
     assert (tmp_path / "run" / "log.csv").read_text() == log, "a finished run was trained on"
+
+
+def _scaled(folder: Path, checkpoint: Path, factor: float) -> Path:
+    """Save a checkpoint of the same name whose network has other weights."""
+    found = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        for value in found.network.parameters():
+            value.mul_(factor)
+    save_checkpoint(found, folder)
+    return folder
+
+
+def test_every_phase_has_its_own_weight_decay_and_may_come_first(
+    world: World, trained: Path, tmp_path: Path
+) -> None:
+    text = world.config.read_text().replace("[cross_entropy]\nepochs = 10", "[cross_entropy]\nepochs = 0")
+    critical = text[text.index("[self_critical]") : text.index("[decoding]")]
+    text = text.replace("[self_critical]\nepochs = 1", "[self_critical]\nepochs = 0")
+    text += critical.replace("[self_critical]", "[untuned_critical]")
+    config = tmp_path / "untuned.toml"
+    # Times the learning rate this halves the weights with every step.
+    config.write_text(
+        text[: (at := text.index("[fine_tune]"))] + text[at:].replace("decay = 0.01", "decay = 500")
+    )
+    assert [phase.origin for phase in phases(read_config(str(config)))] == [None, "start"]
+    for name in ("features.npy", "features.json"):
+        shutil.copy(trained / name, tmp_path)
+    train(world.images, world.captions, str(config), tmp_path, on_progress=lambda _: None)
+    assert [row["phase"] for row in _log(tmp_path)] == ["untuned_critical", "fine_tune"]
+    began, ended = load_file(tmp_path / "start.safetensors"), load_file(tmp_path / "state.safetensors")
+    name = "network.embed.weight"
+    assert ended[f"weight/{name}"].norm() < 0.2 * began[name].norm()
+
+
+def test_a_configuration_without_epochs_is_refused(world: World, tmp_path: Path) -> None:
+    config = shorten(world, epochs=0)
+    with pytest.raises(TrainingError, match="tiny-1 has no phase with epochs"):
+        train(world.images, world.captions, str(config), tmp_path, on_progress=lambda _: None)
 
 
 def test_a_model_is_trained_on_with_new_words(world: World, trained: Path, tmp_path: Path) -> None:
@@ -210,6 +249,9 @@ def test_a_model_is_trained_on_with_new_words(world: World, trained: Path, tmp_p
     for name, value in before.network.state_dict().items():
         assert equal(after.network.state_dict()[name][: len(value)], value), name
     assert (after.network.bias[known:] == before.network.bias.min()).all()
+    other = _scaled(tmp_path / "other", trained / "checkpoint", 1.01)
+    with pytest.raises(TrainingError, match="another configuration, data or start"):
+        train(world.images, own, still, run, start=str(other), on_progress=lambda _: None)
     captioner = load_captioner(str(folder))
     for colour in COLOURS:
         pixels = np.full((1, 224, 224, 3), COLOURS[colour], dtype=np.uint8)
@@ -246,13 +288,27 @@ def test_every_configuration_that_ships_can_be_read() -> None:
     assert all(phases(read_config(name)) for name in names)
 
 
-def test_a_run_of_another_configuration_is_not_continued(world: World, trained: Path, tmp_path: Path) -> None:
+def test_another_run_is_refused_before_anything_of_this_one_is_replaced(
+    world: World, trained: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
+    kept = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     other = tmp_path / "other.toml"
-    other.write_text(world.config.read_text().replace("width = 32", "width = 64"))
-    with pytest.raises(TrainingError, match="another configuration"):
-        train(world.images, world.captions, str(other), run, on_progress=lambda _: None)
+    other.write_text(world.config.read_text().replace("views = 3", "views = 2"))
+    own = tmp_path / "own.csv"
+    own.write_text(world.captions.read_text().replace("The wall is red .", "The red is wall ."))
+    runs: list[tuple[Path, Path, dict[str, Any]]] = [
+        (world.captions, other, {}),
+        (own, world.config, {}),
+        (world.captions, world.config, {"start": str(trained / "checkpoint")}),
+        (world.captions, world.config, {"weights": "random"}),
+        (world.captions, world.config, {"half": True}),
+    ]
+    for captions, config, options in runs:
+        with pytest.raises(TrainingError, match="another configuration, data or start"):
+            train(world.images, captions, str(config), run, on_progress=lambda _: None, **options)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == kept
 
 
 def _broken(folder: Path, captions: str) -> tuple[Path, Path]:
@@ -292,6 +348,35 @@ def test_missing_folders_and_configurations_are_named(world: World, tmp_path: Pa
     broken.write_text(world.config.read_text().replace("heads = 2", "hats = 2"))
     with pytest.raises(TrainingError, match=r"\[network\] missing or unknown: hats, heads"):
         train(world.images, world.captions, str(broken), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch_images = 5", "batch_images = 0", r"\[cross_entropy\] batch_images cannot be 0"),
+        ("learning_rate = 5e-3", "learning_rate = -1", r"\[cross_entropy\] learning_rate cannot be -1"),
+        ("learning_rate = 5e-3", "learning_rate = nan", r"\[cross_entropy\] learning_rate cannot be nan"),
+        ("dropout = 0.1", "dropout = 1", r"\[network\] dropout cannot be 1"),
+        ("heads = 2", "heads = 5", r"\[network\] width must be a multiple of heads"),
+        ("num_beams = 3", "num_beams = 9", r"\[decoding\] num_beams must be a whole number from 1 to 5"),
+        ("max_length = 50", "max_length = 19", r"\[decoding\] max_length is above the 19"),
+        ('name = "tiny-1"', 'name = "tiny-\xe9"', "name must be letters"),
+        ("seed = 3", "seed = ", "Invalid value"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused_at_once(
+    world: World, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    config = tmp_path / "wrong.toml"
+    config.write_text(world.config.read_text().replace(old, new), encoding="utf-8")
+    with pytest.raises(TrainingError, match=message):
+        read_config(str(config))
+
+
+def test_a_configuration_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_bytes(b"name = \xff")
+    with pytest.raises(TrainingError, match=r"wrong\.toml: .*utf-8"):
+        read_config(str(tmp_path / "wrong.toml"))
 
 
 def test_a_damaged_photo_is_named(tmp_path: Path) -> None:
