@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import typer.main
 
-from cli import outputs
 from cli.console import CommandFailed
 from cli.endings import ending
 from cli.examples import EXAMPLES
@@ -143,7 +142,7 @@ def test_places_without_write_permission_are_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Root, who may run this test, is refused nothing by the file system itself.
-    monkeypatch.setattr(outputs.os, "access", lambda path, mode: Path(path).name != "locked")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
     (tmp_path / "locked").mkdir()
     image = tmp_path / "locked" / "a.jpg"
     for places in (Places(sidecar="txt"), Places(tmp_path / "locked" / "x.jsonl")):
