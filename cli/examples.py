@@ -101,6 +101,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 """By command, sub-commands as ``keys create``; each line can be typed as it stands."""
 
 
-def epilog(command: str) -> str:
-    """Return the examples of a command for the end of its help."""
+def epilog(command: str) -> str | None:
+    """Return the examples of a command, if it has any, for the end of its help."""
+    if command not in EXAMPLES:
+        return None
     return "\n".join(("Examples:", *(f"  {line}" for line in EXAMPLES[command])))

@@ -26,7 +26,7 @@ from cli import (
     webhooks,
 )
 from cli.endings import ending
-from cli.examples import EXAMPLES, epilog
+from cli.examples import epilog
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +70,7 @@ for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel, epilog=epilog(name))(command)
 for name, (panel, group) in GROUPS.items():
-    app.add_typer(group, name=name, rich_help_panel=panel, epilog=epilog(name) if name in EXAMPLES else None)
+    app.add_typer(group, name=name, rich_help_panel=panel, epilog=epilog(name))
     for info in group.registered_commands:
         assert info.callback is not None, name
         info.epilog = epilog(f"{name} {info.name or info.callback.__name__}")
