@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from itertools import chain
 
 from jobs.archives import Member, read_members
 from jobs.errors import CaptionfleetError
@@ -31,6 +30,8 @@ def archive_prefix(job_id: str) -> str:
 class ArchiveSource:
     """An ``ExpansionSource``: an archive that came with the request."""
 
+    own = True
+
     def __init__(self, objects: ObjectStore, max_image_bytes: int) -> None:
         self._objects = objects
         self._limit = max_image_bytes
@@ -39,25 +40,38 @@ class ArchiveSource:
         """Yield stored images; raises ``RequestError`` where the archive is damaged or a bomb."""
         size, kind = expansion.parameters["size"], expansion.parameters["kind"]
         file = SegmentedFile(self._objects, archive_prefix(expansion.job_id), size)
-        members = read_members(file, kind, size, expansion.cursor, self._limit)
+        reading = _Reading(read_members(file, kind, size, expansion.cursor, self._limit))
         position = expansion.position
-        for first in members:
+        while (member := reading.next()) is not None:
             found = _Found(expansion.job_id, position)
-            # What was read before an error counts, and the error comes after it.
-            failure: CaptionfleetError | None = None
+            # What cannot be stored now is stored later: only what the store has may be passed.
             with self._objects.batch() as batch:
-                try:
-                    for member in chain([first], members):
-                        found.take(member, batch)
-                        if found.enough:
-                            break
-                except CaptionfleetError as error:
-                    failure = error
+                while member is not None:
+                    found.take(member, batch)
+                    member = None if found.enough else reading.next()
                 batch.flush()
             position += len(found.items)
             yield Slice(found.items, found.cursor)
-            if failure is not None:
-                raise failure
+        if reading.failure is not None:
+            raise reading.failure
+
+
+class _Reading:
+    """The members of an archive up to its end, or to what cannot be read: that is ``failure``."""
+
+    def __init__(self, members: Iterator[Member]) -> None:
+        self._members = members
+        self.failure: CaptionfleetError | None = None
+
+    def next(self) -> Member | None:
+        """Return the next member; ``None`` where there is none."""
+        if self.failure is not None:
+            return None
+        try:
+            return next(self._members, None)
+        except CaptionfleetError as error:
+            self.failure = error
+            return None
 
 
 class _Found:
@@ -79,9 +93,11 @@ class _Found:
 
     def take(self, member: Member, batch: UploadBatch) -> None:
         """Store a member."""
+        if member.path:
+            self._add(member, batch)
         self.cursor = member.cursor
-        if not member.path:
-            return
+
+    def _add(self, member: Member, batch: UploadBatch) -> None:
         name = member.path.rpartition("/")[2]
         if member.error is not None:
             self.items.append(NewItem(name, member.path, UPLOAD, error=member.error))

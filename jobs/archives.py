@@ -34,6 +34,7 @@ DIRECTORY_BYTES = 16 * MIB
 HEADER_BYTES = MIB
 XZ_MEMORY_BYTES = 256 * MIB
 BLOCK_BYTES = 64 * 1024
+STEP_BYTES = 8 * MIB
 DETECT_BYTES = 512
 # Skipped members say where they end at least so often.
 SILENT_S = 2.0
@@ -48,7 +49,9 @@ _DAMAGE = (
     OSError,
     ValueError,
     OverflowError,
-    NotImplementedError,
+    # Also what nests too deep.
+    RuntimeError,
+    LookupError,
     struct.error,
 )
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
@@ -219,8 +222,11 @@ class _Bounded:
 
 def _tar_members(stream: Readable, offset: int, limit: int, most: int) -> Iterator[Member]:
     forward = _Forward(stream, most, jumps=isinstance(stream, SegmentedFile))
-    forward.seek(offset)
     ticker = _Ticker()
+    # What is compressed can only be unpacked from its beginning on.
+    while (at := forward.tell()) < offset and forward.seek(forward.step(offset)) > at:
+        if ticker.due():
+            yield Member("", [offset])
     # Any: the types of the standard library know neither what was read first nor the list of members.
     archive: Any = tarfile.TarFile(fileobj=cast(Any, forward))
     info, archive.firstmember = archive.firstmember, None
@@ -275,6 +281,10 @@ class _Forward:
         self._at += len(self.last)
         _refuse_swelling(self._at, self._most)
         return self.last
+
+    def step(self, offset: int) -> int:
+        """Return how far to go towards an offset at once."""
+        return offset if self._jumps else min(offset, self._at + STEP_BYTES)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Pass over bytes."""

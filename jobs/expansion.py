@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobs.errors import CaptionfleetError, ItemCode, ItemError, RequestError, TransientError
+from jobs.background import Background, Heartbeat, final, pause_s
+from jobs.errors import CaptionfleetError, RequestError
 from jobs.objects import ObjectStore, source_prefix
 from jobs.queue import JobQueue, publish
 from jobs.store import Store
@@ -26,8 +27,6 @@ LEASE_S = 30.0
 PERIOD_S = 2.0
 # After so many slices another job's turn comes.
 TURN_SLICES = 20
-MAX_FAILURES = 6
-LONGEST_DELAY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,17 @@ class Slice:
 class ExpansionSource(Protocol):
     """Names the items of one kind of job."""
 
+    @property
+    def own(self) -> bool:
+        """Whether it reads what the service itself has stored, which is waited for without end."""
+        ...
+
     def slices(self, expansion: Expansion) -> Iterator[Slice]:
         """Yield what follows ``expansion.cursor`` (``None``: all), at least a slice every ten seconds.
 
         Items are numbered from ``expansion.position`` on. After a crash, the same cursor leads to the same
-        items again. Raises ``TransientError`` to be called again later, any other ``CaptionfleetError`` where
+        items again. A slice without items that leaves the cursor where it was says that the way there is
+        long. Raises ``TransientError`` to be called again later, any other ``CaptionfleetError`` where
         nothing more can be read: the job goes on with what there is and says why in ``error``.
         """
         ...
@@ -72,60 +77,50 @@ class Expander:
         self._sources = sources
         self._max_images = max_images
         self._holder = f"expander_{secrets.token_hex(6)}"
-        self._stopped = threading.Event()
-        self._due = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop = Background("expand", PERIOD_S, self.run_once)
 
     def start(self) -> None:
         """Expand in a thread whatever any process left to be expanded."""
-        self._thread = threading.Thread(target=self._run, name="expand", daemon=True)
-        self._thread.start()
+        self._loop.start()
 
     def wake(self) -> None:
         """Look at once: this process has just made a job."""
-        self._due.set()
+        self._loop.wake()
 
     def stop(self) -> None:
         """End the thread after the slice in hand."""
-        self._stopped.set()
-        self._due.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._loop.stop()
 
     def run_once(self) -> bool:
         """Take up one job for a while; return whether there was one."""
-        expansion = self._store.expansions.claim(self._holder, LEASE_S)
+        # What a newer version knows to read is left to it.
+        expansion = self._store.expansions.claim(self._holder, LEASE_S, self._sources.keys())
         if expansion is None:
             return False
-        left = self._take_turn(expansion)
+        with Heartbeat(lambda: self._keep(expansion), LEASE_S) as lease:
+            left = self._take_turn(expansion, lease)
         if left is not None:
             self._store.expansions.release(left)
         return True
 
-    def _take_turn(self, expansion: Expansion) -> Expansion | None:
+    def _keep(self, expansion: Expansion) -> bool:
+        return self._store.expansions.keep(expansion.job_id, self._holder, LEASE_S)
+
+    def _take_turn(self, expansion: Expansion, lease: Heartbeat) -> Expansion | None:
         """Write some slices; return what is left for another turn, if it is this process's to give back."""
+        turn = _Turn()
         slices = self._sources[expansion.kind].slices(expansion)
-        for _ in range(TURN_SLICES):
-            failure = None
+        while not (turn.over or lease.lost or self._loop.stopping):
             try:
                 found = next(slices, _NOTHING)
-            except CaptionfleetError as error:
-                if self._try_later(expansion, error):
-                    return None
-                found, failure = _NOTHING, error
+                left = self._write(expansion, found, None) if turn.moves(expansion, found) else expansion
             except Exception as error:
-                log.exception("preparing %s failed", expansion.job_id)
-                failure = ItemError(ItemCode.DOWNLOAD_FAILED, f"unexpected {type(error).__name__}")
-                if self._try_later(expansion, failure, transient=True):
-                    return None
-                found = _NOTHING
-            left = self._write(expansion, found, failure)
+                self._fail(expansion, error)
+                return None
             if left is None:
                 return None
             expansion = left
-            if self._stopped.is_set():
-                break
-        return expansion
+        return None if lease.lost else expansion
 
     def _write(
         self, expansion: Expansion, found: Slice, failure: CaptionfleetError | None
@@ -143,34 +138,45 @@ class Expander:
             self._clean(expansion.job_id)
         return written.left
 
-    def _try_later(self, expansion: Expansion, error: CaptionfleetError, *, transient: bool = False) -> bool:
-        """Postpone a job whose source does not answer; false where it is to end with what there is."""
-        if not (transient or isinstance(error, TransientError)) or expansion.failures + 1 >= MAX_FAILURES:
-            return False
-        log.warning("preparing %s goes on later: %s", expansion.job_id, error)
-        self._store.expansions.postpone(expansion, min(LONGEST_DELAY_S, 4.0**expansion.failures))
-        return True
+    def _fail(self, expansion: Expansion, error: Exception) -> None:
+        """Postpone a job whose slice could not be had or written, or end it with what there is."""
+        end = final(error, expansion.failures, own=self._sources[expansion.kind].own)
+        if end is not None:
+            self._write(expansion, _NOTHING, end)
+            return
+        foreseen = isinstance(error, CaptionfleetError)
+        log.warning("preparing %s goes on later: %s", expansion.job_id, error, exc_info=not foreseen)
+        self._store.expansions.postpone(expansion, pause_s(expansion.failures))
 
     def _clean(self, job_id: str) -> None:
         try:
             self._objects.delete_prefix(source_prefix(job_id))
-        except TransientError as error:
+        except CaptionfleetError as error:
             log.warning("what %s was prepared from goes when the job goes: %s", job_id, error)
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            self._due.clear()
-            try:
-                worked = self.run_once()
-            except CaptionfleetError as error:
-                log.warning("jobs that are being prepared wait: %s", error)
-                worked = False
-            except Exception:
-                # Jobs of other sources must not wait for one that fails in a new way.
-                log.exception("a job could not be prepared")
-                worked = False
-            if not worked:
-                self._due.wait(PERIOD_S)
+
+class _Turn:
+    """How long one job is prepared until the next one's turn comes."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._way_s = 0.0
+        self._slices = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether enough was written: at least as long as the way to the cursor took, which is gone again."""
+        if self._slices < TURN_SLICES:
+            return False
+        return time.monotonic() - self._begun >= 2 * self._way_s
+
+    def moves(self, expansion: Expansion, found: Slice) -> bool:
+        """Whether there is something to write; else the source is still on its way to the cursor."""
+        if found.items or found.last or found.cursor != expansion.cursor:
+            self._slices += 1
+            return True
+        self._way_s = time.monotonic() - self._begun
+        return False
 
 
 _NOTHING = Slice((), None, last=True)

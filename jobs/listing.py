@@ -20,6 +20,8 @@ from jobs.store.expansions import Expansion
 KIND = "s3_prefix"
 SLICE_ITEMS = 5000
 SLICE_S = 5.0
+# As URLs write it.
+_SHOWN_NUL = "%00"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Listed:
 
 class PrefixSource:
     """An ``ExpansionSource``: the objects under a prefix, as they are when they are listed."""
+
+    own = False
 
     def __init__(self, s3: S3, access: Callable[[str], Access]) -> None:
         self._s3 = s3
@@ -83,5 +87,12 @@ def list_after(s3: S3, bucket: str, prefix: str, after: str) -> tuple[list[Liste
 
 
 def listed_item(bucket: str, key: str, path: str) -> NewItem:
-    """Return the item of an object, known by its path behind a prefix's last slash."""
-    return NewItem(PurePosixPath(key).name or key, path, f"s3://{bucket}/{key}")
+    """Return the item of an object, known by its path behind a prefix's last slash.
+
+    Databases keep no NUL, so an object whose key has one becomes an item that says so.
+    """
+    if "\0" not in key:
+        return NewItem(PurePosixPath(key).name or key, path, f"s3://{bucket}/{key}")
+    shown = listed_item(bucket, key.replace("\0", _SHOWN_NUL), path.replace("\0", _SHOWN_NUL))
+    message = "the object's key has a NUL character: copy the object to another key"
+    return shown._replace(error=ItemError(ItemCode.DOWNLOAD_FAILED, message))

@@ -121,6 +121,8 @@ class ItemList:
 class ListSource:
     """An ``ExpansionSource``: a list that came with the request; its cursor is a byte offset."""
 
+    own = True
+
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from jobs.errors import ItemCode, ItemError, RequestError
+from jobs.errors import ItemCode, ItemError, RequestError, TransientError
 from jobs.expansion import Slice
 from jobs.grants import Access
 from jobs.manifests import Lines, read_columns, read_csv, read_ndjson
-from jobs.objects.s3 import S3, split_uri, translated
+from jobs.objects.s3 import S3, refusal, split_uri, translated
 from jobs.records import Reference
 from jobs.references import References
 from jobs.store.bulk import NewItem
@@ -21,10 +21,14 @@ KIND = "manifest"
 SLICE_ITEMS = 5000
 SLICE_S = 5.0
 BLOCK_BYTES = 256 * 1024
+# Another manifest stands there, or one that ends before the place.
+_OTHER = {"PreconditionFailed", "412", "InvalidRange", "416"}
 
 
 class ManifestSource:
     """An ``ExpansionSource``: NDJSON, or CSV where the key ends so; it must stay the same meanwhile."""
+
+    own = False
 
     def __init__(
         self, s3: S3, references: Callable[[str], References], access: Callable[[str], Access]
@@ -70,13 +74,11 @@ class _Reader:
         self._columns: list[str] | None = place["columns"]
         self._body: Any = None
         if place["offset"] < place["size"]:
-            span = f"bytes={place['offset']}-"
-            with translated():
-                answer = s3.client.get_object(Bucket=bucket, Key=key, Range=span)
+            answer = _get(s3, bucket, key, place)
             self._body = answer["Body"]
             if answer["ETag"] != place["etag"]:
                 self.close()
-                raise RequestError("invalid_request", "the manifest changed while it was read")
+                raise _changed()
         self._lines = Lines(self._read, place["line"], place["offset"])
 
     @property
@@ -117,6 +119,21 @@ class _Reader:
             return b""
         with translated():
             return cast(bytes, self._body.read(BLOCK_BYTES))
+
+
+def _get(s3: S3, bucket: str, key: str, place: dict[str, Any]) -> Any:
+    span = f"bytes={place['offset']}-"
+    try:
+        with translated():
+            return s3.client.get_object(Bucket=bucket, Key=key, Range=span, IfMatch=place["etag"])
+    except TransientError as error:
+        if refusal(error) in _OTHER:
+            raise _changed() from error
+        raise
+
+
+def _changed() -> RequestError:
+    return RequestError("invalid_request", "the manifest changed while it was read")
 
 
 def _item(made: References, reference: Reference) -> NewItem:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +18,13 @@ from pathlib import PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from jobs.errors import CaptionfleetError, ItemError, RequestError, TransientError
+from jobs.background import Background, Heartbeat, final, pause_s
+from jobs.errors import CaptionfleetError, ItemError, RequestError
 from jobs.grants import Access
 from jobs.objects.s3 import S3, split_uri
 from jobs.objects.s3_writes import put_beside, put_whole
 from jobs.records import JobOutput, OutputFormat
-from jobs.results import comma_separated, jsonl, parquet
+from jobs.results import NO_PARQUET, can_write_parquet, comma_separated, jsonl, parquet
 from jobs.sidecars import shown_caption, sidecar
 from jobs.store import Store
 from jobs.store.outputs import Output, moved
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 LEASE_S = 60.0
 PERIOD_S = 2.0
 THREADS = 16
-MAX_FAILURES = 6
-LONGEST_DELAY_S = 60.0
 TYPES = {
     OutputFormat.JSONL: "application/x-ndjson",
     OutputFormat.CSV: "text/csv; charset=utf-8",
@@ -49,8 +47,8 @@ WRITERS = {
 }
 
 
-class _Lost(Exception):
-    """The output is another process's now, or gone with its job."""
+class _Stopped(Exception):
+    """The output is another process's now, or gone with its job; or this process ends."""
 
 
 class _Wrote(StrEnum):
@@ -67,83 +65,98 @@ class OutputWriter:
         self._s3 = s3
         self._access = access
         self._holder = f"output_{secrets.token_hex(6)}"
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop = Background("outputs", PERIOD_S, self.run_once)
 
     def start(self) -> None:
         """Write in a thread whatever any process's jobs have ready."""
-        self._thread = threading.Thread(target=self._run, name="outputs", daemon=True)
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """End the thread after the page in hand."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._loop.stop()
 
     def run_once(self) -> bool:
         """Write one job's output; return whether there was one."""
         output = self._store.outputs.claim(self._holder, LEASE_S)
         if output is None:
             return False
-        try:
-            self._write(output)
-        except _Lost:
-            log.info("the output of %s is no longer this process's", output.job_id)
-        except TransientError as error:
-            self._try_later(output, error)
-        except CaptionfleetError as error:
-            self._store.outputs.end(output, error)
+        with Heartbeat(lambda: self._store.outputs.keep(output, LEASE_S), LEASE_S) as lease:
+            writing = _Writing(output, self._store, self._s3, lambda: lease.lost or self._loop.stopping)
+            try:
+                writing.write(self._access)
+            except _Stopped:
+                log.info("the output of %s is left to another process", output.job_id)
+                # Changes nothing where another process has it already.
+                self._store.outputs.release(output)
+            except Exception as error:
+                self._fail(writing.output, error)
         return True
 
-    def _write(self, output: Output) -> None:
-        access = self._access(output.owner)
-        uri = output_uri(output.wanted, output.job_id)
-        if uri is not None and not output.object_written:
-            # A grant may have been taken back since the job was made.
-            access.check_write(uri)
-            self._write_object(output, uri)
-            output = replace(output, object_written=True)
-            self._keep(output)
-        if output.wanted.sidecar is not None:
-            output = self._write_sidecars(output, access)
-        if not self._stopped.is_set():
-            self._store.outputs.end(output, None)
+    def _fail(self, output: Output, error: Exception) -> None:
+        end = final(error, output.failures, own=False)
+        if end is not None:
+            self._store.outputs.end(output, end)
+            return
+        foreseen = isinstance(error, CaptionfleetError)
+        log.warning("the output of %s is written later: %s", output.job_id, error, exc_info=not foreseen)
+        self._store.outputs.postpone(output, pause_s(output.failures))
 
-    def _write_object(self, output: Output, uri: str) -> None:
-        form = output.wanted.form
+
+class _Writing:
+    """The writing of one output, as far as ``output`` says; ``ended`` says when it is to be left alone."""
+
+    def __init__(self, output: Output, store: Store, s3: S3, ended: Callable[[], bool]) -> None:
+        self.output = output
+        self._store = store
+        self._s3 = s3
+        self._ended = ended
+
+    def write(self, access_of: Callable[[str], Access]) -> None:
+        """Write what is left, and that it is done."""
+        # A grant may have been taken back since the job was made.
+        access = access_of(self.output.owner)
+        wanted = self.output.wanted
+        uri = output_uri(wanted, self.output.job_id)
+        if uri is not None and not self.output.object_written:
+            access.check_write(uri)
+            self._write_object(uri)
+            self._save(replace(self.output, object_written=True, failures=0))
+        if wanted.sidecar is not None:
+            self._write_sidecars(access)
+        self._store.outputs.end(self.output, None)
+
+    def _write_object(self, uri: str) -> None:
+        form = self.output.wanted.form
+        if form is OutputFormat.PARQUET and not can_write_parquet():
+            raise RequestError("not_acceptable", NO_PARQUET)
         bucket, key = split_uri(uri)
         with TemporaryFile() as file:
-            write_results(file, form, self._pages(output))
+            write_results(file, form, self._pages())
             file.seek(0)
-            put_whole(self._s3, bucket, key, file, TYPES[form], lambda: self._keep(output))
+            put_whole(self._s3, bucket, key, file, TYPES[form], self._go_on)
 
-    def _pages(self, output: Output) -> Iterator[list[dict[str, Any]]]:
-        for page in self._store.jobs.result_fields(output.owner, output.job_id):
-            if self._stopped.is_set():
-                raise _Lost
-            self._keep(output)
+    def _pages(self, after: int = -1) -> Iterator[list[dict[str, Any]]]:
+        output = self.output
+        for page in self._store.jobs.result_fields(output.owner, output.job_id, after):
+            self._go_on()
             yield page
 
-    def _write_sidecars(self, output: Output, access: Access) -> Output:
+    def _write_sidecars(self, access: Access) -> None:
         with ThreadPoolExecutor(THREADS, thread_name_prefix="sidecar") as pool:
-            for page in self._store.jobs.result_fields(output.owner, output.job_id, output.after):
-                if self._stopped.is_set():
-                    break
+            for page in self._pages(self.output.after):
                 # Of images that share a sidecar's name, the first has it.
-                firsts = {self._place(output, item): item for item in reversed(page)}
-                done = Counter(pool.map(partial(self._write_sidecar, output, access), firsts.values()))
+                firsts = {self._place(item): item for item in reversed(page)}
+                done = Counter(pool.map(partial(self._write_sidecar, access), firsts.values()))
                 done[_Wrote.NO] += len(page) - len(firsts)
-                after = page[-1]["position"] if page else output.after
-                output = moved(output, after, done[_Wrote.YES], done[_Wrote.NO], done[_Wrote.FAILED])
-                self._keep(output)
-        return output
+                after = page[-1]["position"] if page else self.output.after
+                self._save(moved(self.output, after, done[_Wrote.YES], done[_Wrote.NO], done[_Wrote.FAILED]))
 
-    def _write_sidecar(self, output: Output, access: Access, item: dict[str, Any]) -> _Wrote:
+    def _write_sidecar(self, access: Access, item: dict[str, Any]) -> _Wrote:
         """Write one sidecar, unless the item has no caption, is not in S3, or its place is taken."""
-        uri = self._place(output, item)
+        uri = self._place(item)
         if uri is None:
             return _Wrote.NO
+        output = self.output
         kind = str(output.wanted.sidecar)
         body = sidecar(kind, item)
         mark = f"{output.job_id}-{item['position']}"
@@ -155,35 +168,19 @@ class OutputWriter:
             return _Wrote.FAILED
         return _Wrote.YES if written else _Wrote.NO
 
-    def _place(self, output: Output, item: dict[str, Any]) -> str | None:
+    def _place(self, item: dict[str, Any]) -> str | None:
         """Return where an item's sidecar goes, if it has a caption and lies in S3."""
         in_s3 = shown_caption(item) and item["source"].startswith("s3://")
-        return sidecar_uri(item["source"], str(output.wanted.sidecar)) if in_s3 else None
+        return sidecar_uri(item["source"], str(self.output.wanted.sidecar)) if in_s3 else None
 
-    def _keep(self, output: Output) -> None:
+    def _save(self, output: Output) -> None:
+        self.output = output
         if not self._store.outputs.save(output, LEASE_S):
-            raise _Lost
+            raise _Stopped
 
-    def _try_later(self, output: Output, error: TransientError) -> None:
-        if output.failures + 1 >= MAX_FAILURES:
-            self._store.outputs.end(output, error)
-            return
-        log.warning("the output of %s is written later: %s", output.job_id, error)
-        self._store.outputs.postpone(output, min(LONGEST_DELAY_S, 4.0**output.failures))
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                worked = self.run_once()
-            except CaptionfleetError as error:
-                log.warning("outputs wait: %s", error)
-                worked = False
-            except Exception:
-                # Other jobs' outputs must not wait for one that fails in a new way.
-                log.exception("an output could not be written")
-                worked = False
-            if not worked:
-                self._stopped.wait(PERIOD_S)
+    def _go_on(self) -> None:
+        if self._ended():
+            raise _Stopped
 
 
 def output_uri(wanted: JobOutput, job_id: str) -> str | None:

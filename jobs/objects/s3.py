@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
-from jobs.errors import ItemCode, ItemError, StorageUnavailable
+from jobs.errors import CaptionfleetError, ItemCode, ItemError, StorageUnavailable
 from jobs.objects.s3_reads import FastReads
 
 if TYPE_CHECKING:
@@ -267,3 +267,11 @@ def translated(*, item: bool = True) -> Iterator[None]:
         raise StorageUnavailable(f"S3 refuses: {error}") from error
     except (BotoCoreError, HTTPError, OSError) as error:
         raise StorageUnavailable(f"S3 does not answer: {error}") from error
+
+
+def refusal(error: CaptionfleetError) -> str:
+    """Return the code with which S3 itself refused what ``translated`` raised ``error`` for, or nothing."""
+    from botocore.exceptions import ClientError
+
+    cause = error.__cause__
+    return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""

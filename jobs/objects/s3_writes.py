@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
-from jobs.errors import CaptionfleetError, ItemCode, ItemError
-from jobs.objects.s3 import S3, translated
+from jobs.errors import CaptionfleetError, ItemCode, ItemError, RequestError
+from jobs.objects.s3 import S3, refusal, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 MARK = "captionfleet-item"
-KEEP_EVERY_S = 10.0
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+KEY_BYTES = 1024
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
 def put_whole(
-    s3: S3, bucket: str, key: str, file: IO[bytes], content_type: str, keep: Callable[[], None]
+    s3: S3, bucket: str, key: str, file: IO[bytes], content_type: str, go_on: Callable[[], None]
 ) -> None:
-    """Store a file of any size as one object that appears at the end; ``keep`` is called now and then.
+    """Store a file of any size as one object that appears at the end.
 
-    Raises ``ItemError`` object_not_found or access_denied for the bucket, and ``StorageUnavailable``.
+    ``go_on`` is called now and then; what it raises ends the upload. Raises ``ItemError`` object_not_found or
+    access_denied for the bucket, ``RequestError`` for a key that is too long, and ``StorageUnavailable``.
     """
-    kept = time.monotonic()
-
-    def sent(_size: int) -> None:
-        nonlocal kept
-        if time.monotonic() - kept > KEEP_EVERY_S:
-            kept = time.monotonic()
-            keep()
-
-    from boto3.exceptions import S3UploadFailedError
-
-    try:
-        with translated():
-            s3.client.upload_fileobj(
-                file, bucket, key, ExtraArgs={"ContentType": content_type}, Callback=sent
-            )
-    except S3UploadFailedError as error:
-        raise ItemError(ItemCode.ACCESS_DENIED, f"S3 refuses the results: {error}"[:500]) from error
+    _check_key(key)
+    with translated():
+        s3.client.upload_fileobj(
+            file, bucket, key, ExtraArgs={"ContentType": content_type}, Callback=lambda _size: go_on()
+        )
 
 
 def put_beside(s3: S3, bucket: str, key: str, body: bytes, content_type: str, mark: str) -> bool:
     """Store a small object unless there is one that does not bear ``mark``; return whether it was stored.
 
-    Raises ``ItemError`` access_denied and ``StorageUnavailable``.
+    Raises ``ItemError`` access_denied, ``RequestError`` for too long a key, and ``StorageUnavailable``.
     """
-    from botocore.exceptions import ClientError
-
+    _check_key(key)
     there = _head(s3, bucket, key)
     if there is not None and there["Metadata"].get(MARK) != mark:
         # Not every server keeps marks; what would be written stands there already all the same.
@@ -67,11 +55,16 @@ def put_beside(s3: S3, bucket: str, key: str, body: bytes, content_type: str, ma
                 **condition,  # type: ignore[arg-type]
             )
     except CaptionfleetError as error:
-        cause = error.__cause__
-        if isinstance(cause, ClientError) and cause.response.get("Error", {}).get("Code") in _TAKEN:
+        if refusal(error) in _TAKEN:
             return False
         raise
     return True
+
+
+def _check_key(key: str) -> None:
+    """Refuse what a server refuses for ever, in words of its own."""
+    if len(key.encode()) > KEY_BYTES:
+        raise RequestError("invalid_request", f"a key in S3 has at most {KEY_BYTES} bytes")
 
 
 def _head(s3: S3, bucket: str, key: str) -> HeadObjectOutputTypeDef | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, insert, or_, select, true, update
 
 from jobs.errors import CaptionfleetError
 from jobs.queue import Message
@@ -68,14 +68,15 @@ class ExpansionStore:
         self._database = database
         self._retention_s = retention_s
 
-    def claim(self, holder: str, lease_s: float) -> Expansion | None:
-        """Take the expansion that has waited longest; ``None`` if there is none to take."""
+    def claim(self, holder: str, lease_s: float, kinds: Collection[str] | None = None) -> Expansion | None:
+        """Take the expansion, of these kinds, that has waited longest; ``None`` if there is none to take."""
         with self._database.write() as connection:
             now = self._database.now()
             row = connection.execute(
                 select(ExpansionRow)
                 .where(ExpansionRow.not_before <= now)
                 .where(or_(ExpansionRow.lease_until.is_(None), ExpansionRow.lease_until < now))
+                .where(true() if kinds is None else ExpansionRow.kind.in_(kinds))
                 .order_by(ExpansionRow.not_before)
                 .limit(1)
                 .with_for_update(skip_locked=True)
@@ -94,6 +95,13 @@ class ExpansionStore:
             slices=row.slices,
             failures=row.failures,
         )
+
+    def keep(self, job_id: str, holder: str, lease_s: float) -> bool:
+        """Prolong a lease; false where somebody else has it, or nobody, or nothing is left to expand."""
+        held = (ExpansionRow.job_id == job_id, ExpansionRow.holder == holder)
+        with self._database.write() as connection:
+            longer = update(ExpansionRow).where(*held).values(lease_until=self._database.now(lease_s))
+            return connection.execute(longer).rowcount == 1
 
     def release(self, expansion: Expansion) -> None:
         """Let the next holder go on; other jobs come first."""

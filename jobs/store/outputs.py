@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, Update, insert, or_, select, update
 
 from jobs.errors import CaptionfleetError
 from jobs.records import JobOutput, JobStatus, OutputState, OutputStatus
@@ -71,6 +71,10 @@ class OutputStore:
             object_written=row.object_written,
         )
 
+    def keep(self, output: Output, lease_s: float) -> bool:
+        """Prolong the lease; false where the output is no longer this holder's."""
+        return self._change(output, lease_until=self._database.now(lease_s))
+
     def save(self, output: Output, lease_s: float) -> bool:
         """Keep what was done and the lease; false where the output is no longer this holder's."""
         values = {
@@ -84,24 +88,35 @@ class OutputStore:
         }
         return self._change(output, **values)
 
+    def release(self, output: Output) -> None:
+        """Let the next holder go on at once."""
+        self._change(output, lease_until=None, holder=None)
+
     def postpone(self, output: Output, delay_s: float) -> None:
-        """Let an output wait after a transient failure."""
+        """Let an output wait after a failure."""
         later = {"lease_until": None, "holder": None, "not_before": self._database.now(delay_s)}
-        self._change(output, **later, failures=output.failures + 1)
+        self._change(output, **later, failures=OutputRow.failures + 1)
 
     def end(self, output: Output, failure: CaptionfleetError | None) -> None:
-        """Write that an output is done, or why it is not."""
+        """Write that an output is done, or why it is not, together with the job's new version."""
         status = OutputStatus.FAILED if failure else OutputStatus.DONE
         error = {"code": failure.code, "message": failure.message} if failure else None
-        if self._change(output, status=status, error=error, holder=None, lease_until=None):
-            with self._database.write() as connection:
-                changed = update(JobRow).where(JobRow.id == output.job_id)
-                connection.execute(changed.values(version=JobRow.version + 1))
+        over = {"status": status, "error": error, "holder": None, "lease_until": None}
+        with self._database.write() as connection:
+            # As a retry of the job does: first the job, then its output.
+            job = JobRow.id == output.job_id
+            connection.execute(select(JobRow.id).where(job).with_for_update(key_share=True))
+            if connection.execute(_held(output).values(**over)).rowcount == 1:
+                connection.execute(update(JobRow).where(job).values(version=JobRow.version + 1))
 
     def _change(self, output: Output, **values: Any) -> bool:
         with self._database.write() as connection:
-            mine = (OutputRow.job_id == output.job_id, OutputRow.steps == output.steps)
-            return connection.execute(update(OutputRow).where(*mine).values(**values)).rowcount == 1
+            return connection.execute(_held(output).values(**values)).rowcount == 1
+
+
+def _held(output: Output) -> Update:
+    """Return an update of the output that only its holder can make."""
+    return update(OutputRow).where(OutputRow.job_id == output.job_id, OutputRow.steps == output.steps)
 
 
 def insert_output(connection: Connection, database: Database, job_id: str, wanted: JobOutput) -> None:
@@ -151,4 +166,5 @@ def moved(output: Output, after: int, written: int, skipped: int, failed: int) -
         written=output.written + written,
         skipped=output.skipped + skipped,
         failed=output.failed + failed,
+        failures=0,
     )

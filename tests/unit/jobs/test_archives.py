@@ -157,6 +157,11 @@ def test_a_header_of_absurd_size_is_not_read_into_memory(kind: bytes) -> None:
     refused("invalid_request", "absurd size", lambda: read(header + bytes(10_000)))
 
 
+def test_headers_of_headers_without_end_are_damage() -> None:
+    header = member("long", 2, type=tarfile.GNUTYPE_LONGNAME).tobuf() + b"a\0".ljust(512, b"\0")
+    refused("invalid_request", "damaged", lambda: read(header * 5000))
+
+
 def test_a_zip_of_too_many_members_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "ZIP_ENTRIES", 3)
     refused("too_many_images", "3 members", lambda: read(pack("zip", PHOTOS)))
