@@ -14,8 +14,9 @@ from jobs.objects import ObjectStore
 from jobs.options import check_options, check_prompt
 from jobs.outputs import output_uri
 from jobs.queue import JobQueue, publish
-from jobs.records import JobSpec, Reference
+from jobs.records import JobSpec, OutputFormat, Reference
 from jobs.references import References
+from jobs.results import NO_PARQUET, can_write_parquet
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.submit import NewExpansion, NewItem, NewJob
@@ -57,7 +58,12 @@ class Intake:
         return model
 
     def check_output(self, job_id: str, owner: str, spec: JobSpec) -> None:
-        """Raise ``RequestError`` forbidden where an owner may not write what a job is to write."""
+        """Raise ``RequestError`` forbidden where an owner may not write what a job is to write.
+
+        Parquet without pyarrow is not_acceptable.
+        """
+        if spec.output and spec.output.form is OutputFormat.PARQUET and not can_write_parquet():
+            raise RequestError("not_acceptable", NO_PARQUET)
         uri = output_uri(spec.output, job_id) if spec.output else None
         access = self.access(owner) if spec.output else None
         if access is not None and uri is not None:

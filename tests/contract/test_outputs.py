@@ -8,17 +8,23 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, event, select, update
 
 from jobs import outputs
+from jobs.background import PATIENCE
 from jobs.errors import StorageUnavailable
 from jobs.objects import s3_writes
+from jobs.objects.s3 import S3
 from jobs.tables import OutputRow
 from tests.contract.api.support import caption
 from tests.contract.stores import LONG_AGO
 from tests.contract.test_sources import OWNER, Service, service
+from tests.processes import wait_until
 
 __all__ = ["service"]
+
+# What depends on neither database nor server is tried with one of each.
+ONE = pytest.mark.parametrize("service", ["sqlite-rclone"], indirect=True)
 
 COLUMNS = {"position", "custom_id", "source", "caption", "score", "error_code", "finished_at"}
 
@@ -146,6 +152,113 @@ def test_a_writer_that_dies_is_followed_by_one_that_goes_on(
     state = output(service, job["id"])
     assert (state["status"], state["written"], state["skipped"]) == ("done", 5, 0)
     assert not store.save(dead, 30)
+
+
+def make_due(service: Service, **values: Any) -> None:
+    with service.services.store.database.write() as connection:
+        connection.execute(update(OutputRow).values(not_before=LONG_AGO, **values))
+
+
+def failures(service: Service) -> int:
+    with service.services.store.database.read() as connection:
+        return connection.execute(select(OutputRow.failures)).scalar_one()
+
+
+@ONE
+def test_a_bucket_that_is_away_has_a_day(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    granted(service)
+    job = submit(service, ["photos/a.jpg"], uri="s3://{bucket}/photos/all.jsonl")
+    caption(service.services, job["id"])
+    # Nobody listens there.
+    s3 = S3()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    writer = outputs.OutputWriter(service.services.store, s3, service.services.intake.access)
+    for count in range(2):
+        make_due(service)
+        assert writer.run_once()
+        assert (output(service, job["id"])["status"], failures(service)) == ("waiting", count + 1)
+        assert not writer.run_once()
+    make_due(service, failures=PATIENCE)
+    version = service.services.store.jobs.get(OWNER, job["id"])[1]
+    assert writer.run_once()
+    state = output(service, job["id"])
+    assert (state["status"], state["error"]["code"]) == ("failed", "storage_unavailable")
+    assert service.services.store.jobs.get(OWNER, job["id"])[1] == version + 1
+
+
+@ONE
+def test_an_output_and_its_jobs_version_change_together(service: Service) -> None:
+    granted(service)
+    job = submit(service, ["photos/a.jpg"], uri="s3://{bucket}/photos/all.jsonl")
+    caption(service.services, job["id"])
+    store = service.services.store
+    held = store.outputs.claim("one", 30)
+    assert held is not None
+    commits: list[str] = []
+
+    @event.listens_for(store.database.engine, "commit")
+    def committed(_connection: Connection) -> None:
+        commits.append("commit")
+
+    store.outputs.end(held, None)
+    assert len(commits) == 1
+    assert output(service, job["id"])["status"] == "done"
+
+
+@ONE
+def test_a_lease_is_kept_while_a_large_object_is_sent(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "LEASE_S", 0.3)
+    granted(service)
+    job = submit(service, ["photos/a.jpg"], uri="s3://{bucket}/photos/all.jsonl")
+    caption(service.services, job["id"])
+    store = service.services.store
+    seen: set[Any] = set()
+
+    def renewed() -> bool:
+        assert store.outputs.claim("thief", 30) is None
+        with store.database.read() as connection:
+            seen.add(connection.execute(select(OutputRow.lease_until)).scalar_one())
+        return len(seen) > 4
+
+    put: Any = outputs.put_whole
+
+    def slow(*arguments: Any) -> None:
+        wait_until(renewed, 20)
+        put(*arguments)
+
+    monkeypatch.setattr(outputs, "put_whole", slow)
+    write(service)
+    assert output(service, job["id"])["status"] == "done"
+
+
+@ONE
+def test_parquet_without_pyarrow_is_refused_and_ends_what_was_asked_before(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted(service)
+    job = submit(service, ["photos/a.jpg"], uri="s3://{bucket}/photos/all.parquet")
+    caption(service.services, job["id"])
+    monkeypatch.setattr("jobs.results.find_spec", lambda _name: None)
+    answer = submit(service, ["photos/a.jpg"], uri="s3://{bucket}/photos/all.parquet")
+    assert (answer["code"], "pyarrow" in answer["detail"]) == ("not_acceptable", True)
+    write(service)
+    state = output(service, job["id"])
+    assert (state["status"], state["error"]["code"]) == ("failed", "not_acceptable")
+
+
+@ONE
+def test_a_sidecar_whose_key_would_be_too_long_fails_alone(service: Service) -> None:
+    granted(service)
+    longest = "photos/" + "/".join(["x" * 200] * 5) + "/12345678.jpg"
+    assert len(longest) == 1024
+    job = submit(service, [longest, "photos/a.jpg"], sidecar="json")
+    caption(service.services, job["id"])
+    write(service)
+    state = output(service, job["id"])
+    assert (state["status"], state["written"], state["failed"]) == ("done", 1, 1)
 
 
 def test_nothing_is_written_without_a_grant_to_write(service: Service) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -288,12 +289,14 @@ def test_a_manifest_that_turns_bad_or_changes_keeps_what_was_read(
         assert seen.counts.total == 2
         assert seen.error is not None
         assert words in seen.error.message
-    job = service.submit(manifest=f"s3://{service.bucket}/photos/m.ndjson")
-    service.services.expander.run_once()
-    service.put("photos/m.ndjson", body=(good * 9).encode())
-    service.expand()
-    changed = service.job(job["id"])
-    assert (changed.counts.total, changed.error and "changed while" in changed.error.message) == (2, True)
+    for longer_or_shorter in (good * 9, good):
+        service.put("photos/m.ndjson", body=(good * 5).encode())
+        job = service.submit(manifest=f"s3://{service.bucket}/photos/m.ndjson")
+        service.services.expander.run_once()
+        service.put("photos/m.ndjson", body=longer_or_shorter.encode())
+        service.expand()
+        changed = service.job(job["id"])
+        assert (changed.counts.total, changed.error and "changed while" in changed.error.message) == (2, True)
     missing = service.submit(manifest=f"s3://{service.bucket}/photos/none.csv")
     service.expand()
     failed = service.job(missing["id"])
@@ -338,6 +341,27 @@ def test_an_archive_is_unpacked_in_slices(service: Service, monkeypatch: pytest.
             assert answer.status_code == 302 or answer.data == jpeg_bytes(number)
     # The archive itself is gone; its images stay until the job goes.
     assert service.services.objects.delete_prefix(job_prefix(job["id"])) == 5
+
+
+@pytest.mark.parametrize("service", ["sqlite-rclone"], indirect=True)
+def test_a_compressed_archive_is_unpacked_from_its_beginning_in_every_turn(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_source, "SLICE_ITEMS", 1)
+    monkeypatch.setattr(archive_source, "SLICE_S", 0)
+    monkeypatch.setattr("jobs.archives.SILENT_S", 0)
+    monkeypatch.setattr("jobs.archives.STEP_BYTES", 512)
+    monkeypatch.setattr("jobs.expansion.TURN_SLICES", 2)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for number in range(8):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.size = len(jpeg_bytes(number))
+            archive.addfile(info, io.BytesIO(jpeg_bytes(number)))
+    job = send(service, buffer.getvalue())
+    service.expand()
+    assert [item.name for item in service.items(job["id"])] == [f"{number}.jpg" for number in range(8)]
+    assert (service.job(job["id"]).status, service.job(job["id"]).error) == ("queued", None)
 
 
 def test_a_damaged_archive_keeps_what_could_be_read(service: Service) -> None:
