@@ -20,6 +20,7 @@ from jobs.queue import Message, queue_name
 from jobs.records import CaptionOptions, ItemStatus, JobStatus
 from jobs.store.cache import CacheEntry, CacheStore
 from jobs.store.database import Database
+from jobs.store.locks import lock_job
 from jobs.store.record import write_final
 from jobs.store.states import IS_ACTIVE, IS_LEASED, IS_OPEN
 from jobs.store.webhooks import announce
@@ -270,7 +271,8 @@ class ChunkStore:
         self, connection: Connection, job_id: str, results: list[ChunkResult], recorded: Recorded
     ) -> None:
         savepoint = connection.begin_nested()
-        closed = [result for result in sorted(results, key=_number) if close_chunk(connection, result.claim)]
+        ordered = sorted(results, key=lambda result: result.claim.number)
+        closed = [result for result in ordered if close_chunk(connection, result.claim)]
         moved = {
             status: _write_items(connection, self._database, closed, status)
             for status in (ItemStatus.SUCCEEDED, ItemStatus.FAILED)
@@ -300,10 +302,6 @@ _OPEN = {"state": "open", "owner": None, "lease_until": None, "alone": False, "n
 def _claimed(row: Row[Any]) -> ClaimedItem:
     sha256 = row.sha256 if is_immutable(row.object_key) else None
     return ClaimedItem(row.position, row.source, row.object_key, sha256)
-
-
-def _number(result: ChunkResult) -> int:
-    return result.claim.number
 
 
 def _held(claim: Claim) -> Any:
@@ -377,7 +375,7 @@ def advance_job(
     repeated delivery can widen it nor a crash narrow it. The job's row is locked last and for one statement.
     """
     window = window_size(connection, database, job_id)
-    job = connection.execute(select(JobRow).where(JobRow.id == job_id, IS_ACTIVE).with_for_update()).first()
+    job = lock_job(connection, JobRow.id == job_id, IS_ACTIVE)
     if job is None:
         return None
     succeeded, failed = job.succeeded + progress.succeeded, job.failed + progress.failed

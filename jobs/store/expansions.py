@@ -14,6 +14,7 @@ from jobs.records import FAST_JOB_IMAGES, JobStatus
 from jobs.store.bulk import NewItem, chunk_size, insert_chunks, insert_items
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
+from jobs.store.locks import lock_job
 from jobs.store.webhooks import announce
 from jobs.tables import ExpansionRow, JobRow
 
@@ -174,9 +175,7 @@ class ExpansionStore:
             raise _NotOurs
 
     def _lock(self, connection: Connection, job_id: str) -> Row[Any]:
-        job = connection.execute(
-            select(JobRow).where(JobRow.id == job_id, JobRow.status == JobStatus.PREPARING).with_for_update()
-        ).first()
+        job = lock_job(connection, JobRow.id == job_id, JobRow.status == JobStatus.PREPARING)
         if job is None:
             raise _NotOurs
         return job

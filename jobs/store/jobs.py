@@ -12,6 +12,7 @@ from jobs.queue import Message, queue_name
 from jobs.records import Item, ItemStatus, Job, JobStatus
 from jobs.store.bulk import chunk_values
 from jobs.store.database import Database
+from jobs.store.locks import lock_chunks, lock_job
 from jobs.store.outputs import output_states, renew_output
 from jobs.store.search import SEARCHED_ROWS, Rank, caption_holds, ranks_below
 from jobs.store.states import IS_FINAL, IS_LEASED
@@ -192,13 +193,10 @@ class JobStore:
         Raises ``RequestError`` job_state_conflict while the job runs or when nothing is left to retry.
         """
         with self._database.write() as connection:
-            self._find(connection, owner, job_id)
-            job = connection.execute(select(JobRow).where(JobRow.id == job_id).with_for_update()).one()
-            if job.status not in (JobStatus.COMPLETED, JobStatus.CANCELED):
-                raise RequestError(
-                    "job_state_conflict", f"the job is {job.status}; retry it when it has finished"
-                )
+            _check_over(self._find(connection, owner, job_id))
+            lock_chunks(connection, job_id, ChunkRow.state != "done")
             positions = _reopen_items(connection, job_id)
+            job = _check_over(lock_job(connection, JobRow.id == job_id))
             if not positions:
                 raise RequestError(
                     "job_state_conflict", "no image of this job can be tried again; nothing to retry"
@@ -269,13 +267,26 @@ def _unsearched(connection: Connection, job_id: str, searched: int) -> int | Non
     return None if connection.execute(beyond).first() is None else searched
 
 
+def _check_over(job: Row[Any] | None) -> Row[Any]:
+    assert job is not None
+    if job.status not in (JobStatus.COMPLETED, JobStatus.CANCELED):
+        raise RequestError("job_state_conflict", f"the job is {job.status}; retry it when it has finished")
+    return job
+
+
 def _reopen_items(connection: Connection, job_id: str) -> list[int]:
     """Queue failed and canceled items whose bytes there are; return their positions in order."""
-    rows = connection.execute(
-        update(ItemRow)
+    again = (
+        select(ItemRow.position)
         .where(ItemRow.job_id == job_id)
         .where(or_(ItemRow.object_key.is_not(None), ItemRow.source != UPLOAD))
         .where(IS_FINAL, ItemRow.status.in_([ItemStatus.FAILED, ItemStatus.CANCELED]))
+        .order_by(ItemRow.position)
+        .with_for_update()
+    )
+    rows = connection.execute(
+        update(ItemRow)
+        .where(ItemRow.job_id == job_id, ItemRow.position.in_(again))
         .values(status=ItemStatus.QUEUED, error_code=None, error_message=None, finished_at=None)
         .returning(ItemRow.position)
     )

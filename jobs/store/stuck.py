@@ -13,6 +13,7 @@ from jobs.queue import Message, queue_name
 from jobs.records import ItemStatus, JobStatus
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
+from jobs.store.locks import lock_chunks, lock_job
 from jobs.store.states import IS_ACTIVE, IS_CANCELING, IS_LEASED, IS_OPEN, is_alive
 from jobs.store.sweeps import NOTICE_S
 from jobs.tables import ChunkRow, DeliveryRow, ExpansionRow, ItemRow, JobRow, LeaseRow, WorkerRow
@@ -144,6 +145,7 @@ class StuckStore:
         now, long_ago = self._database.now(), self._database.now(-NOTICE_S - 1)
         alive = select(WorkerRow.id).where(is_alive(self._database))
         mine = ChunkRow.job_id == job_id
+        lock_chunks(connection, job_id, or_(IS_OPEN, IS_LEASED))
         for statement in (
             update(ChunkRow)
             .where(mine, IS_LEASED, ChunkRow.owner.not_in(alive))
@@ -156,7 +158,7 @@ class StuckStore:
     def _recount(self, connection: Connection, job_id: str) -> None:
         """Take the job's counters from its rows."""
         # Nobody records while this counts: a recording ends with the job's row.
-        connection.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
+        lock_job(connection, JobRow.id == job_id)
 
         def items(status: ItemStatus) -> int:
             counted = select(func.count()).where(ItemRow.job_id == job_id, ItemRow.status == status)

@@ -8,7 +8,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.errors import ItemCode
@@ -18,6 +32,7 @@ from jobs.store.bulk import chunk_values
 from jobs.store.cache import forget_slice
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
+from jobs.store.locks import lock_chunks, lock_job
 from jobs.store.states import IS_ACTIVE, IS_CANCELING, IS_LEASED, IS_OPEN
 from jobs.store.webhooks import announce
 from jobs.store.window import narrow_jobs
@@ -134,9 +149,8 @@ class SweepStore:
             .where(_in_chunk(chunk), ItemRow.status == ItemStatus.QUEUED)
             .order_by(ItemRow.position)
         ).scalars()
-        job = connection.execute(
-            select(JobRow.chunk_count).where(JobRow.id == chunk.job_id).with_for_update()
-        ).one()
+        job = lock_job(connection, JobRow.id == chunk.job_id)
+        assert job is not None
         rows = [
             chunk_values(chunk.job_id, job.chunk_count + index, chunk.round, position, position)
             | {"suspicions": SPLIT_AFTER}
@@ -154,9 +168,10 @@ class SweepStore:
         """Return messages for the postponed chunks whose time has come."""
         with self._database.write() as connection:
             now = self._database.now()
+            due = _unlocked(IS_OPEN, ChunkRow.not_before <= now)
             rows = connection.execute(
                 update(ChunkRow)
-                .where(IS_OPEN, ChunkRow.not_before <= now)
+                .where(_KEY.in_(due))
                 .values(not_before=None, noticed_at=now)
                 .returning(ChunkRow.job_id, ChunkRow.number)
             ).all()
@@ -173,9 +188,8 @@ class SweepStore:
                 .order_by(ChunkRow.job_id, ChunkRow.number)
                 .limit(SLICE)
             ).all()
-            connection.execute(
-                update(ChunkRow).where(waiting, ChunkRow.noticed_at.is_(None)).values(noticed_at=now)
-            )
+            unnoticed = _unlocked(waiting, ChunkRow.noticed_at.is_(None))
+            connection.execute(update(ChunkRow).where(_KEY.in_(unnoticed)).values(noticed_at=now))
             return _messages(connection, [(row.job_id, row.number) for row in rows])
 
     def overtaken(self) -> list[Message]:
@@ -200,7 +214,7 @@ class SweepStore:
     def renotice(self, messages: Sequence[Message]) -> None:
         """Start the waiting time of these chunks again, after their messages were sent."""
         with self._database.write() as connection:
-            for message in messages:
+            for message in sorted(messages, key=lambda message: (message.job_id, message.chunk)):
                 connection.execute(
                     update(ChunkRow)
                     .where(ChunkRow.job_id == message.job_id, ChunkRow.number == message.chunk)
@@ -238,8 +252,7 @@ class SweepStore:
     def _cancel_slice(self, job_id: str) -> bool:
         with self._database.write() as connection:
             now = self._database.now()
-            chunks = _some_chunks(connection, job_id, IS_OPEN) or _some_chunks(connection, job_id, IS_LEASED)
-            if chunks:
+            if chunks := self._unfinished(connection, job_id):
                 first, last = min(chunk.first for chunk in chunks), max(chunk.last for chunk in chunks)
                 connection.execute(
                     update(ItemRow)
@@ -252,6 +265,9 @@ class SweepStore:
                     .where(ChunkRow.job_id == job_id, ChunkRow.number.in_([chunk.number for chunk in chunks]))
                     .values(state="done", owner=None, lease_until=None, alone=False)
                 )
+                return True
+            if connection.execute(select(_UNDONE.where(ChunkRow.job_id == job_id).exists())).scalar():
+                # Handed back while this looked for chunks in hand.
                 return True
             canceled = connection.execute(
                 update(JobRow)
@@ -266,6 +282,11 @@ class SweepStore:
             if canceled:
                 announce(connection, self._database, job_id)
             return False
+
+    def _unfinished(self, connection: Connection, job_id: str) -> list[Row[Any]]:
+        """Lock some chunks of a job that are not done."""
+        waiting = lock_chunks(connection, job_id, IS_OPEN, limit=CHUNKS_AT_ONCE)
+        return waiting or lock_chunks(connection, job_id, IS_LEASED, limit=CHUNKS_AT_ONCE)
 
     def expire_jobs(self) -> None:
         """Mark what is past its time as deleted."""
@@ -285,17 +306,20 @@ class SweepStore:
             return list(connection.execute(query).scalars())
 
     def delete_rows(self, job_id: str) -> bool:
-        """Delete a slice of a deleted job's items, at last the job; return whether something is left."""
+        """Delete a slice of a deleted job's rows, at last the job; return whether something is left."""
         with self._database.write() as connection:
             if forget_slice(connection, job_id):
                 return True
+            # First, so that no recording has items of theirs in hand.
+            if chunks := lock_chunks(connection, job_id, limit=SLICE):
+                gone = (ChunkRow.job_id == job_id, ChunkRow.number <= chunks[-1].number)
+                connection.execute(delete(ChunkRow).where(*gone))
             positions = select(ItemRow.position).where(ItemRow.job_id == job_id).limit(SLICE)
             deleted = connection.execute(
                 delete(ItemRow).where(ItemRow.job_id == job_id, ItemRow.position.in_(positions))
             ).rowcount
-            if deleted == SLICE:
+            if deleted == SLICE or len(chunks) == SLICE:
                 return True
-            connection.execute(delete(ChunkRow).where(ChunkRow.job_id == job_id))
             connection.execute(delete(ExpansionRow).where(ExpansionRow.job_id == job_id))
             connection.execute(delete(OutputRow).where(OutputRow.job_id == job_id))
             connection.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
@@ -319,6 +343,8 @@ class SweepStore:
             connection.execute(delete(WorkerRow).where(WorkerRow.last_seen < yesterday))
 
 
+_KEY = tuple_(ChunkRow.job_id, ChunkRow.number)
+_UNDONE = select(ChunkRow.number).where(or_(IS_OPEN, IS_LEASED))
 # Chunks that may be claimed now.
 _WAITING = and_(
     IS_OPEN,
@@ -335,9 +361,10 @@ _SERVED = (
 )
 
 
-def _some_chunks(connection: Connection, job_id: str, condition: ColumnElement[bool]) -> Any:
-    query = select(ChunkRow.number, ChunkRow.first, ChunkRow.last).where(ChunkRow.job_id == job_id, condition)
-    return connection.execute(query.order_by(ChunkRow.number).limit(CHUNKS_AT_ONCE)).all()
+def _unlocked(*which: ColumnElement[bool]) -> Select[str, int]:
+    """Select the keys of chunks that nobody else has locked: the sweep waits for nobody, and comes again."""
+    query = select(ChunkRow.job_id, ChunkRow.number).where(*which).order_by(ChunkRow.job_id, ChunkRow.number)
+    return query.correlate(None).with_for_update(skip_locked=True, of=ChunkRow)
 
 
 def _in_chunk(chunk: Row[Any]) -> Any:
