@@ -33,6 +33,7 @@ def watch(
         Path | None, typer.Option("--output", "-o", help="Append results to this FILE.jsonl.")
     ] = None,
     sidecar: options.Sidecar = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON lines.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
     settle: Annotated[
         float, typer.Option(min=0, max=3600, help="Seconds a file must stay as it is before it is taken.")
@@ -57,7 +58,10 @@ def watch(
     wanted = options.caption_options(**options.given(locals()))
     if not folder.is_dir():
         raise usage_error(f"{folder} is not a folder")
-    record = Record(output, sidecar or (None if output else options.SidecarKind.TXT))
+    kind = sidecar or (None if output else options.SidecarKind.TXT)
+    if kind is not None:
+        outputs.check_folders([folder.absolute()])
+    record = Record(output, kind, as_json=as_json)
     arrivals = Arrivals(folder, settle, record.has)
     with local_jobs(settings, wanted, BATCH) as jobs:
         say(f"captionfleet: watching {printable(str(folder))}; Ctrl-C stops it")
@@ -87,12 +91,13 @@ def _run(jobs: LocalJobs, arrivals: Arrivals, record: Record, interval: float) -
 class Record:
     """Where captions go, and by that what is done; nothing else is remembered from run to run."""
 
-    def __init__(self, output: Path | None, sidecar: str | None) -> None:
+    def __init__(self, output: Path | None, sidecar: str | None, *, as_json: bool = False) -> None:
         """Read what is done; raise ``CommandFailed`` (status 2) where nothing can be written."""
         if output is not None and outputs.file_format(output) != "jsonl":
             raise usage_error(f"{output}: results are appended to a .jsonl file")
         self._file = ResultsFile(output) if output is not None else None
         self._sidecar = sidecar
+        self._as_json = as_json
 
     def has(self, image: Path) -> bool:
         """Whether an image has been captioned: by the file where there is one, else by its sidecar."""
@@ -103,12 +108,16 @@ class Record:
     def keep(self, images: Sequence[Path], items: Sequence[Item]) -> None:
         """Write what is final, and show it."""
         final = [pair for pair in zip(images, items, strict=True) if pair[1].status in outputs.FINAL]
+        done = [item for _, item in final]
         # Sidecars first: a crash in between leaves work to be done again, not work left out.
         if self._sidecar is not None:
             outputs.write_sidecars(final, self._sidecar, overwrite=False)
         if self._file is not None:
-            self._file.append([item for _, item in final])
-        for _, item in final:
-            if item.caption is not None:
-                print(f"{printable(item.custom_id)}\t{printable(item.caption)}", flush=True)
-        outputs.report_failures([item for _, item in final])
+            self._file.append(done)
+        if self._as_json:
+            outputs.show(done, as_json=True)
+        else:
+            for item in done:
+                if item.caption is not None:
+                    print(f"{printable(item.custom_id)}\t{printable(item.caption)}", flush=True)
+        outputs.report_failures(done)

@@ -49,7 +49,11 @@ def _files(tmp_path: Path) -> None:
         ("caption photo.jpg --num-beams 9", "Invalid value for '--num-beams'"),
         ("caption photo.jpg --resume", "--resume needs `-o FILE.jsonl` or --sidecar"),
         ("caption photo.jpg --resume -o x.csv", "--resume needs `-o FILE.jsonl` or --sidecar"),
+        ("caption photo.jpg --resume --in-place", "--resume needs `-o FILE.jsonl` or --sidecar"),
         ("caption photo.jpg --resume --sidecar txt --overwrite", "choose one"),
+        ("caption photo.jpg --write-metadata out --in-place", "choose one"),
+        ("caption photo.jpg --write-metadata .", "the copy of photo.jpg would take its place"),
+        ("caption photo.jpg --write-metadata list.csv", "list.csv is not a folder"),
         ("caption photo.jpg --resume -o bad.jsonl", "line 1 of bad.jsonl is not a result"),
         ("watch photo.jpg", "photo.jpg is not a folder"),
         ("watch empty -o x.csv", "results are appended to a .jsonl file"),
@@ -152,6 +156,12 @@ def test_a_server_that_is_not_there(run: Run) -> None:
         assert ran.status == 1
         assert f"captionfleet: error: no Captionfleet server answers at {nowhere} (" in ran.complaints
         assert ran.complaints.endswith("start one with `captionfleet serve` or set CAPTIONFLEET_URL\n")
+
+
+def test_a_name_that_no_network_knows(run: Run) -> None:
+    ran = run("jobs", CAPTIONFLEET_URL="http://no.such.host.invalid")
+    assert ran.status == 1
+    assert ran.error.startswith("no Captionfleet server answers at http://no.such.host.invalid (")
 
 
 @pytest.mark.parametrize(
