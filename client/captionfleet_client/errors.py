@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -136,4 +138,13 @@ def _problem(response: httpx.Response, *, store: bool) -> dict[str, Any]:
 
 
 def _seconds(value: str | None) -> float | None:
-    return float(value) if value is not None and value.isdigit() else None
+    """Read Retry-After: seconds, or a date (RFC 9110, section 10.2.3)."""
+    if value is None or (value.isascii() and value.isdigit()):
+        return None if value is None else float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())

@@ -15,6 +15,8 @@ JOBS = "/v1/jobs"
 # What the server reads of a JSON request; a longer list goes as a manifest, which it reads line by line.
 JSON_BYTES = 8 * 1024 * 1024
 LINES = "application/x-ndjson"
+# What a manifest has no place for.
+UNLISTED = {"metadata", "output"}
 # Of an upload's id: a little more than servers give.
 ID_LENGTH = 40
 AnyPath = str | Path
@@ -115,7 +117,8 @@ class Images:
         body = json_body({"images": images, **job})
         if body.length <= JSON_BYTES:
             return Request("POST", JOBS, body=body)
-        return _listed(_lines(images), job, f"a list of {len(images)} images")
+        _refuse_unlisted(job, f"a list of {len(images)} images")
+        return _listed(_lines(images), job)
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,8 @@ class Manifest:
             return Request("POST", JOBS, body=json_body({"manifest": str(self.place), **job}))
         path = Path(self.place)
         kind = "text/csv" if path.suffix.lower() == ".csv" else LINES
-        return _listed(file_body(path, kind), job, "a manifest here")
+        _refuse_unlisted(job, "a manifest here")
+        return _listed(file_body(path, kind), job)
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,8 @@ class Direct:
         """Raise ``InvalidArgument`` for what could not become a job once everything has been sent."""
         if self.at_once < 1:
             raise InvalidArgument(f"at_once is {self.at_once}; at least one file is sent at a time")
-        Images([{"upload_id": "0" * ID_LENGTH}] * len(self.paths)).request(job)
+        if UNLISTED & job.keys():
+            Images([{"upload_id": "0" * ID_LENGTH}] * len(self.paths)).request(job)
 
 
 Source = Files | Archive | Images | Prefix | Manifest | Direct
@@ -184,10 +189,13 @@ def _lines(images: Sequence[Reference]) -> Body:
     return Body(LINES, sum(map(len, blocks())), blocks)
 
 
-def _listed(body: Body, job: Mapping[str, Any], what: str) -> Request:
-    """Return the request of a manifest: what else the job takes goes into the address."""
-    if refused := {"metadata", "output"} & job.keys():
+def _refuse_unlisted(job: Mapping[str, Any], what: str) -> None:
+    if refused := UNLISTED & job.keys():
         names = " and ".join(sorted(refused))
         raise InvalidArgument(f"{what} takes no {names}; put the list into S3 as a manifest, which does")
+
+
+def _listed(body: Body, job: Mapping[str, Any]) -> Request:
+    """Return the request of a manifest: what else the job takes goes into the address."""
     params = {**job.get("options", {}), **{name: job[name] for name in job if name != "options"}}
     return Request("POST", JOBS, params=params, body=body)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,19 @@ def test_what_is_refused_for_good_is_raised_at_once(
         scripted.submit(Prefix("s3://bucket/photos/"))
     assert (caught.value.code, caught.value.status, caught.value.request_id) == (code, status, "req_1")
     assert pauses == []
+
+
+def test_the_time_to_wait_may_be_a_date(script: Script, scripted: Either, pauses: list[float]) -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    dates = (later, "Mon, 01 Jan 2024 00:00:00 GMT", "soon", "\xb2")
+    script.answers = [
+        *(problem(503, "database_unavailable", Retry_After=date) for date in dates),
+        ok(job_json()),
+    ]
+    scripted.job("job_1")
+    assert 25 < pauses[0] <= 30
+    assert pauses[1] == 0
+    assert all(0 < pause <= 15 for pause in pauses[2:])
 
 
 def test_patience_ends(script: Script, connect: Connect, pauses: list[float]) -> None:
