@@ -93,6 +93,17 @@ def test_direct_uploads_and_archives_become_jobs(client: Either, photos: list[Pa
     assert packed.counts.succeeded == 3
 
 
+def test_a_list_that_is_too_long_for_json_is_a_job_all_the_same(
+    client: Either, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captionfleet_client.sources.JSON_BYTES", 100)
+    job = client.submit(Direct(photos), options={"num_beams": 1}, priority="low")
+    assert (job.source, job.priority, job.options["num_beams"]) == ("manifest", "low", 1)
+    assert [item.name for item in client.results(client.wait(job, timeout=60))] == [
+        path.name for path in photos
+    ]
+
+
 def test_the_same_key_is_the_same_job(client: Either, photos: list[Path]) -> None:
     key = f"summer-{photos[0].parent.name}"
     first = client.submit(Files(photos), idempotency_key=key)
