@@ -31,37 +31,49 @@ def describe(source: Path, target: Path, text: str, *, overwrite: bool) -> str |
     """
     import exiv2
 
+    data = source.read_bytes()
+    try:
+        described = _described(data, text, overwrite=overwrite)
+    except (exiv2.Exiv2Error, RuntimeError, MemoryError) as error:
+        raise ValueError(getattr(error, "message", str(error))) from error
+    if described is None and target == source:
+        return KEPT
     part = target.with_name(f".{target.name}.part")
     try:
-        shutil.copyfile(source, part)
-        kept = _set(part, text, overwrite=overwrite)
+        with part.open("wb") as file:
+            file.write(described or data)
+            file.flush()
+            # The image may be the only one there is: no loss of power may find it half-written.
+            os.fsync(file.fileno())
         shutil.copystat(source, part)
         part.replace(target)
-    except exiv2.Exiv2Error as error:
-        raise ValueError(error.message) from error
     finally:
         part.unlink(missing_ok=True)
-    return KEPT if kept else None
+    return None if described else KEPT
 
 
-def _set(path: Path, text: str, *, overwrite: bool) -> bool:
-    """Write the description in each form the file holds; return whether one that is there was left."""
+def _described(data: bytes, text: str, *, overwrite: bool) -> bytes | None:
+    """Return an image with the description in each form it holds; None where one that is there is kept."""
     import exiv2
 
-    image = exiv2.ImageFactory.open(os.fspath(path))
+    # From memory: the library takes no file names that are not UTF-8.
+    image = exiv2.ImageFactory.open(data)
     image.readMetadata()
     exif, iptc, xmp = image.exifData(), image.iptcData(), image.xmpData()
-    if not overwrite and any(_filled(data, key) for data, key in ((exif, _EXIF), (iptc, _IPTC), (xmp, _XMP))):
-        return True
+    if not overwrite and any(_filled(part, key) for part, key in ((exif, _EXIF), (iptc, _IPTC), (xmp, _XMP))):
+        return None
     exif[_EXIF] = text
     # Elsewhere IPTC-IIM has no place of its own; what PNG files carry of it, few programs read.
     if image.imageType() in (exiv2.ImageType.jpeg, exiv2.ImageType.tiff):
         _set_iptc(iptc, text)
-    described = exiv2.LangAltValue()
-    described["x-default"] = text
-    xmp[_XMP] = described
+    description = exiv2.LangAltValue()
+    description["x-default"] = text
+    xmp[_XMP] = description
     image.writeMetadata()
-    return False
+    file = image.io()
+    file.open()
+    with file.mmap() as view:
+        return bytes(view)
 
 
 def _filled(data: Any, key: str) -> bool:

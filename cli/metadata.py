@@ -81,13 +81,13 @@ def _describer() -> Iterator[Describe]:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             said = pools[-1].submit(describe, path, target, caption, overwrite=overwrite).result()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            say(f"captionfleet: {printable(str(path))}: no description can be written: {reason}")
-            return False
         except BrokenProcessPool:
             pools.append(_pool())
             say(f"captionfleet: {printable(str(path))}: the process that writes descriptions died of it")
+            return False
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            say(f"captionfleet: {printable(str(path))}: no description can be written: {reason}")
             return False
         if said is not None:
             say(f"captionfleet: {printable(str(path))}: {said}")

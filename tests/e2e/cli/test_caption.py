@@ -10,9 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from tests.e2e.cli.commands import captionfleet, command, environment
 from tests.pictures import jpeg_bytes, png_bytes
 from tests.processes import Process, scratch_folder, wait_until
+
+COPIES = ("--write-metadata", "copies")
+IMAGE_DESCRIPTION = 0x010E
 
 
 def test_a_mixed_folder(tmp_path: Path) -> None:
@@ -24,7 +29,7 @@ def test_a_mixed_folder(tmp_path: Path) -> None:
     (folder / "trip" / "B.JPEG").write_bytes(jpeg_bytes(2))
     (folder / "trip" / ".thumbs" / "B.jpg").write_bytes(jpeg_bytes(2))
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9\tx.png")).write_bytes(png_bytes(3))
-    ran = captionfleet(tmp_path, "caption", "photos", "-o", "out.jsonl", "--sidecar", "txt")
+    ran = captionfleet(tmp_path, "caption", "photos", "-o", "out.jsonl", "--sidecar", "txt", *COPIES)
     assert ran.status == 1, ran.complaints
     assert "photos/broken.png: " in ran.complaints
     items = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -38,7 +43,11 @@ def test_a_mixed_folder(tmp_path: Path) -> None:
     assert items[0]["source"] == (folder / "a.jpg").as_uri()
     assert (folder / "a.txt").read_text() == items[0]["caption"] + "\n"
     assert (folder / "trip" / "B.txt").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copies", "out.jsonl", "photos"]
+    copies = [path for path in (tmp_path / "copies").rglob("*") if path.is_file()]
+    assert sorted(os.fsencode(path.name) for path in copies) == [b"B.JPEG", b"a.jpg", b"caf\xe9\tx.png"]
+    with Image.open(tmp_path / "copies" / "a.jpg") as copy:
+        assert copy.getexif()[IMAGE_DESCRIPTION] == items[0]["caption"]
 
 
 def test_named_files_whatever_their_names(tmp_path: Path) -> None:

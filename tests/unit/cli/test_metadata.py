@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
+import signal
+import threading
 from pathlib import Path
 
 import exiv2
@@ -14,6 +18,7 @@ from cli.console import CommandFailed
 from cli.describing import describe
 from cli.metadata import targets, write_metadata
 from tests.pictures import encode, jpeg_bytes, picture
+from tests.processes import wait_until
 from tests.unit.cli.test_results_file import item
 
 TEXT = "ein Hund läuft"
@@ -123,3 +128,23 @@ def test_images_are_changed_only_where_that_was_asked_for(tmp_path: Path) -> Non
     assert write_metadata([(link, item(0))], where, in_place=True, overwrite=False) == 0
     assert link.is_symlink()
     assert descriptions(real) == ["a dog"] * 3
+
+
+def test_a_process_that_dies_fails_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [tmp_path / "endless.jpg", tmp_path / "good.jpg"]
+    # Reading it waits for ever: whoever tries can only be killed.
+    os.mkfifo(images[0])
+    images[1].write_bytes(jpeg_bytes(1))
+
+    def kill() -> None:
+        wait_until(lambda: bool(multiprocessing.active_children()), 30, "the process")
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    where = targets(images, tmp_path / "copies", in_place=False)
+    results = [(image, item(number)) for number, image in enumerate(images)]
+    assert write_metadata(results, where, in_place=False, overwrite=False) == 1
+    killer.join()
+    assert "endless.jpg: the process that writes descriptions died of it" in capsys.readouterr().err
+    assert descriptions(tmp_path / "copies" / "good.jpg") == ["a dog"] * 3
