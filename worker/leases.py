@@ -31,6 +31,8 @@ class Hold:
         self.claim = claim
         self.lost = False
         """The chunk is no longer this worker's: canceled, deleted, or its lease went to another one."""
+        self.ending = False
+        """The chunk is being recorded, postponed or handed back; the answer says whether it was lost."""
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._futures: list[Future[Any]] = []
@@ -51,9 +53,8 @@ class Hold:
         if self.stopped:
             future.cancel()
 
-    def stop(self, *, lost: bool = False) -> None:
+    def stop(self) -> None:
         """Make the run end as soon as it can."""
-        self.lost = self.lost or lost
         self._stopped.set()
         for future in self._copy():
             future.cancel()
@@ -84,6 +85,7 @@ class Leases:
         self._rate = rate
         self._lock = threading.Condition()
         self._holds: dict[tuple[str, int, int], Hold] = {}
+        self._blamed: list[Claim] = []
         self._registered_rate: float | None = None
         self._closed = False
         self._due = threading.Event()
@@ -108,6 +110,19 @@ class Leases:
         if _moved(self._registered_rate, self._rate()):
             self._due.set()
 
+    def lose(self, hold: Hold) -> None:
+        """Note that a chunk is no longer this worker's, so that its images do not stay blamed for that.
+
+        Cut off, frozen or starved for longer than a lease, but no image's victim.
+        """
+        with self._lock:
+            if hold.lost:
+                return
+            hold.lost = True
+            self._blamed.append(hold.claim)
+        hold.stop()
+        self._due.set()
+
     def in_hand(self) -> list[Hold]:
         """Return the chunks in hand."""
         with self._lock:
@@ -122,16 +137,21 @@ class Leases:
         """Renew all leases in hand; chunks that are not this worker's any more are stopped."""
         with self._lock:
             holds = dict(self._holds)
-        if not holds:
-            return
         claims = [hold.claim for hold in holds.values()]
         kept = self._store.chunks.renew(self._worker.id, self._lease_s, claims)
-        lost = [hold for key, hold in holds.items() if key not in kept and not hold.lost]
-        for hold in lost:
-            hold.stop(lost=True)
-        if lost:
-            # Cut off, frozen or starved for longer than a lease, but no image's victim.
-            self._store.chunks.absolve([hold.claim for hold in lost])
+        for key, hold in holds.items():
+            if key not in kept and not hold.ending:
+                self.lose(hold)
+        self._absolve()
+
+    def _absolve(self) -> None:
+        """Say that no image is to blame; what the database does not hear is said again."""
+        with self._lock:
+            blamed = self._blamed[:]
+        if blamed:
+            self._store.chunks.absolve(blamed)
+            with self._lock:
+                del self._blamed[: len(blamed)]
 
     def close(self) -> None:
         """End the heartbeat and leave the register of workers."""
@@ -140,6 +160,7 @@ class Leases:
         if self._thread is not None:
             self._thread.join()
         try:
+            self._absolve()
             self._store.workers.leave(self._worker.id)
         except DatabaseUnavailable as error:
             log.warning("this worker stays in the register until it ages out: %s", error)

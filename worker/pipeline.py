@@ -116,7 +116,7 @@ class Pipeline:
             hold.stop()
         if not self._leases.wait_empty(LAST_WORDS_S):
             for hold in self._leases.in_hand():
-                self._hand_back(hold.claim)
+                self._hand_back(hold)
         self._recorder.close()
         self._batcher.close()
         self._decoder.close()
@@ -142,13 +142,13 @@ class Pipeline:
             self._finish(hold)
         except (Stopped, CancelledError):
             if not hold.lost:
-                self._hand_back(claim)
+                self._hand_back(hold)
         except TransientError as error:
             log.warning("chunk %d of %s: %s", claim.number, claim.job_id, error)
-            self._try_later(claim, error)
+            self._try_later(hold, error)
         except Exception as error:
             log.exception("chunk %d of %s failed", claim.number, claim.job_id)
-            self._try_later(claim, error)
+            self._try_later(hold, error)
         finally:
             CHUNKS_IN_HAND.add(-1)
             self._leases.drop(hold)
@@ -158,13 +158,19 @@ class Pipeline:
         if hold.stopped:
             raise Stopped
         if claim.alone and not self._mark_alone(claim):
+            self._leases.lose(hold)
             return
         try:
             items = self._caption(hold)
         finally:
             hold.settle()
-        if not self._recorder.record(ChunkResult(claim, items)).result():
-            log.info("chunk %d of %s was no longer this worker's", claim.number, claim.job_id)
+        self._record(hold, items)
+
+    def _record(self, hold: Hold, items: list[ItemResult]) -> None:
+        hold.ending = True
+        if not self._recorder.record(ChunkResult(hold.claim, items)).result():
+            log.info("chunk %d of %s was no longer this worker's", hold.claim.number, hold.claim.job_id)
+            self._leases.lose(hold)
 
     def _mark_alone(self, claim: Claim) -> bool:
         log.warning("chunk %d of %s runs alone: it lost its worker before", claim.number, claim.job_id)
@@ -215,18 +221,23 @@ class Pipeline:
     def _last_attempt(self, claim: Claim) -> bool:
         return claim.failures + 1 >= self._services.settings.max_failures
 
-    def _try_later(self, claim: Claim, error: Exception) -> None:
+    def _try_later(self, hold: Hold, error: Exception) -> None:
         """Release the chunk for about 1, 4, 16, 60 s, or fail its images after too many failures."""
+        claim = hold.claim
         try:
             if self._last_attempt(claim):
-                self._recorder.record(ChunkResult(claim, _all_failed(claim, _final(error)))).result()
+                self._record(hold, _all_failed(claim, _final(error)))
                 return
+            hold.ending = True
             delay = min(LONGEST_DELAY_S, 4.0**claim.failures) * random.uniform(0.75, 1.25)  # noqa: S311
-            until_answered(self._stopping, lambda: self._services.store.chunks.postpone(claim, delay))
+            if not until_answered(self._stopping, lambda: self._services.store.chunks.postpone(claim, delay)):
+                self._leases.lose(hold)
         except (DatabaseUnavailable, Stopped) as unsaid:
             log.warning("chunk %d of %s waits for its lease to end: %s", claim.number, claim.job_id, unsaid)
 
-    def _hand_back(self, claim: Claim) -> None:
+    def _hand_back(self, hold: Hold) -> None:
+        claim = hold.claim
+        hold.ending = True
         try:
             if self._services.store.chunks.hand_back(claim):
                 publish(self._services.queue, [claim.message])
