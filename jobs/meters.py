@@ -217,8 +217,12 @@ class Exposition:
     ) -> None:
         """Show ``groups`` once ``refresh`` set their gauges, and the ``process`` as Prometheus names it."""
         self._groups = groups
-        self._refresh = refresh
+        self._refresh = list(refresh)
         self._process = process
+
+    def refresh_with(self, refresh: Callable[[], None]) -> None:
+        """Have some more gauges set from now on."""
+        self._refresh.append(refresh)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every meter with all it has counted, as Prometheus' client wants it."""

@@ -54,7 +54,7 @@ class WorkerProcess:
         """Serve until a signal; return the exit status. Raises ``StartupError``."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
-        exposition = Exposition([WORKER, BACKGROUND], [read_gpu_memory], process=True)
+        exposition = Exposition([WORKER, BACKGROUND], process=True)
         show_metrics(open_metrics_listener(self._settings), exposition)
         services = build_services(self._settings)
         try:
@@ -62,6 +62,7 @@ class WorkerProcess:
         except DatabaseUnavailable:
             return 0
         captioner = load(self._settings, self._model)
+        exposition.refresh_with(read_gpu_memory)
         return 0 if self._stopping.is_set() else self._serve(services, captioner)
 
     def _serve(self, services: Services, captioner: Captioner) -> int:

@@ -8,7 +8,10 @@ from jobs.metrics import GPU_MEMORY
 
 
 def read_gpu_memory() -> None:
-    """Set the gauge for each GPU that torch uses in this process; asks the driver, starts nothing."""
+    """Set the gauge for each GPU that torch uses in this process; asks the driver, starts nothing.
+
+    For a process whose model is loaded: until then another thread may be in the midst of importing torch.
+    """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return
