@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LOW_DISK_BYTES = 1 << 30
 DAY_S = 86400
+# Where the service's own objects lie in its bucket.
+OWN_PREFIXES = ("jobs/", "uploads/")
 
 State = Literal["ok", "note", "broken"]
 
@@ -134,6 +136,7 @@ def _dependencies(settings: Settings) -> Iterator[Finding]:
                 yield from _workers(settings, WorkerStore(database))
             yield from _work(StuckStore(database, 0))
             yield _checked("S3", lambda: _s3(settings, KeyStore(database)), "see AWS_*")
+            yield from _result_buckets(KeyStore(database))
     finally:
         database.close()
     if settings.redis_url:
@@ -185,11 +188,39 @@ def _broker(settings: Settings) -> str:
     return f"Redis answers, {sum(waiting)} messages waiting"
 
 
-def _bucket(settings: Settings) -> str:
+def _bucket(settings: Settings) -> Finding | str:
+    """Look whether the bucket answers, and whether it keeps objects for as long as jobs may need them."""
     from jobs.objects.s3 import S3, S3Objects
+    from jobs.objects.s3_rules import read_lifecycle
 
-    S3Objects(S3(), settings.bucket or "").check()
-    return f"{settings.bucket} answers"
+    s3, bucket = S3(), settings.bucket or ""
+    S3Objects(s3, bucket).check()
+    rules = read_lifecycle(s3, bucket, OWN_PREFIXES)
+    least = 2 * settings.retention_days
+    if rules is None or rules.days is None or rules.days >= least:
+        return f"{bucket} answers"
+    detail = f"a lifecycle rule of {bucket} takes objects after {rules.days} days, also of jobs that run"
+    mend = f"let it wait {least} days, twice CAPTIONFLEET_RETENTION_DAYS; expired jobs are removed without it"
+    return Finding("bucket", "note", detail, mend)
+
+
+def _result_buckets(keys: KeyStore) -> Iterator[Finding]:
+    """Look at buckets that results are written to: a process that is killed leaves parts of uploads there."""
+    from jobs.errors import CaptionfleetError
+    from jobs.objects.s3 import S3, missing_access
+    from jobs.objects.s3_rules import read_lifecycle
+
+    grants = [] if missing_access() else [grant for grant in keys.grants() if grant.writable]
+    s3 = S3()
+    for bucket in sorted({grant.bucket for grant in grants}):
+        try:
+            prefixes = [grant.prefix for grant in grants if grant.bucket == bucket]
+            rules = read_lifecycle(s3, bucket, prefixes)
+        except CaptionfleetError:
+            continue  # Somebody else's bucket may be away, or shut.
+        if rules is not None and not rules.aborts_uploads:
+            mend = "add a lifecycle rule with AbortIncompleteMultipartUpload after a day or more"
+            yield Finding(f"results in {bucket}", "note", "no rule removes unfinished uploads", mend)
 
 
 def _callers(settings: Settings, keys: KeyStore) -> Finding:

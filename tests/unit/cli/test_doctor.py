@@ -6,11 +6,13 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cli import doctor
+from jobs.objects import s3 as objects
+from jobs.objects.s3_rules import Lifecycle, read_lifecycle
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.database import open_database
@@ -66,6 +68,61 @@ def test_distributed_mode(run: Run, postgres_url: str, redis_server: Redis, s3: 
     states = _states(ran.output)
     assert ran.status == 1
     assert [what for what, state in states.items() if state == "broken"] == ["broker", "bucket"]
+
+
+def _rule(days: int | None, prefix: str = "", **more: Any) -> dict[str, Any]:
+    expires = {} if days is None else {"Expiration": {"Days": days}}
+    return {"ID": f"{days}{prefix}", "Status": "Enabled", "Filter": {"Prefix": prefix}, **expires, **more}
+
+
+ABORT = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "days"),
+    [
+        ([], None),
+        ([_rule(3, "other/"), _rule(4, Status="Disabled"), _rule(None, **ABORT)], None),
+        ([_rule(60), _rule(5, "jobs/job_1")], 5),
+        ([_rule(None, Transitions=[{"Days": 2, "StorageClass": "GLACIER"}])], 2),
+        ([_rule(None, Transitions=[{"Days": 2, "StorageClass": "STANDARD_IA"}])], None),
+        ([_rule(1, Filter={"And": {"Prefix": "", "Tags": [{"Key": "a", "Value": "b"}]}})], None),
+    ],
+)
+def test_rules_that_remove_objects_are_found(
+    moto_service: S3, monkeypatch: pytest.MonkeyPatch, rules: list[dict[str, Any]], days: int | None
+) -> None:
+    for name, value in moto_service.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = moto_service.new_bucket()
+    client = moto_service.client()
+    if rules:
+        client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+    client.close()
+    found = read_lifecycle(objects.S3(), bucket, ("jobs/", "uploads/"))
+    assert found == Lifecycle(days, aborts_uploads=any("AbortIncompleteMultipartUpload" in r for r in rules))
+
+
+def test_buckets_whose_rules_do_harm_are_named(
+    run: Run, postgres_url: str, redis_server: Redis, moto_service: S3
+) -> None:
+    own, results = moto_service.new_bucket(), moto_service.new_bucket()
+    client = moto_service.client()
+    short = {"Rules": [_rule(3)]}
+    client.put_bucket_lifecycle_configuration(Bucket=own, LifecycleConfiguration=short)
+    client.close()
+    settings = moto_service.environment | {
+        "DATABASE_URL": postgres_url,
+        "REDIS_URL": redis_server.url,
+        "CAPTIONFLEET_BUCKET": own,
+    }
+    assert run("migrate", **settings).status == 0
+    assert run("keys", "grant", "--write", "ann", f"s3://{results}/out/", **settings).status == 0
+    ran = run("doctor", "--json", **settings)
+    assert ran.status == 0, ran.output
+    found = {finding["what"]: finding for finding in json.loads(ran.output)}
+    assert (found["bucket"]["state"], "after 3 days" in found["bucket"]["detail"]) == ("note", True)
+    assert found[f"results in {results}"]["state"] == "note"
 
 
 def test_s3_without_credentials(run: Run) -> None:
