@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from cli import options, outputs
-from cli.console import print_table, say, usage_error
+from cli.console import print_json, print_table, say, usage_error
 from cli.remote import connected
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def jobs(
     with connected() as client:
         found = list(client.jobs(cast("JobStatus | None", status), limit=limit))
     if as_json:
-        _print_json([job.raw for job in found])
+        print_json([job.raw for job in found])
         return
     print_table(("job", "status", "done", "failed", "model", "created (UTC)"), [_row(job) for job in found])
 
@@ -143,7 +143,7 @@ def status(
 
     with connected() as client:
         job = follow(client, job_id) if wait else client.job(job_id)
-    _print_json(job.raw) if as_json else print_table(("field", "value"), _fields(job))
+    print_json(job.raw) if as_json else print_table(("field", "value"), _fields(job))
     if wait:
         _report_end(job)
 
@@ -184,7 +184,7 @@ def delete(job_id: JobId) -> None:
 
 
 def _print_turned(job: Job, *, as_json: bool) -> None:
-    _print_json(job.raw) if as_json else say(f"{job.id} is {job.status}.")
+    print_json(job.raw) if as_json else say(f"{job.id} is {job.status}.")
 
 
 def _download(client: Client, job_id: str, output: Path | None, form: str, *, partial: bool) -> None:
@@ -211,11 +211,7 @@ def _text(value: Any) -> str:
 
 
 def _print_submitted(job: Job, as_json: bool) -> None:
-    _print_json(job.raw) if as_json else print(job.id)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print_json(job.raw) if as_json else print(job.id)
 
 
 def _report_end(job: Job) -> None:

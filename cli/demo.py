@@ -20,6 +20,7 @@ import typer
 from cli import outputs
 from cli.console import CommandFailed, say
 from cli.files import find_images
+from cli.operate import process_settings
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -41,12 +42,9 @@ def demo(
     """Start a server here, caption photos through its API, write captions.jsonl, stop it."""
     from cli.submission import plan
     from cli.waiting import follow
-    from jobs.logs import set_up_logs
     from jobs.records import Item
-    from jobs.settings import load_settings
 
-    settings = load_settings()
-    set_up_logs(settings, quiet=True)
+    settings = process_settings(quiet=True)
     outputs.check(RESULTS)
     images = find_images([photos or SAMPLES])
     send = plan([str(path) for path in images], {})

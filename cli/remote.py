@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cli.console import CommandFailed, say
+from cli.operate import process_settings
 
 if TYPE_CHECKING:
     from captionfleet_client import CaptionfleetError, Client, Retry
@@ -15,11 +16,7 @@ if TYPE_CHECKING:
 @contextmanager
 def connected() -> Iterator[Client]:
     """Talk to the server of CAPTIONFLEET_URL."""
-    from jobs.logs import set_up_logs
-    from jobs.settings import load_settings
-
-    settings = load_settings()
-    set_up_logs(settings, quiet=True)
+    settings = process_settings(quiet=True)
     with talking(settings.url, settings.api_key) as client:
         yield client
 

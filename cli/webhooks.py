@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from cli import options
-from cli.console import print_table, say
+from cli.console import print_json, print_table, say
 from cli.remote import connected
 
 app = typer.Typer(no_args_is_help=True, help="Signing secrets and deliveries of your jobs' webhooks.")
@@ -42,7 +41,7 @@ def deliveries(
     with connected() as client:
         found = list(client.entries("/v1/webhooks/deliveries", limit, job_id=job, status=status))
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
         return
     columns = ("delivery", "job", "event", "status", "tries", "last answer", "next try (UTC)")
     print_table(columns, [_row(delivery) for delivery in found])
@@ -58,7 +57,7 @@ def redeliver(delivery: Annotated[str, typer.Argument(metavar="DELIVERY", show_d
 
 def _show_secrets(found: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found, indent=1))
+        print_json(found)
         return
     rows = [
         (secret["secret"], _minute(secret["created_at"]), _minute(secret["expires_at"])) for secret in found
