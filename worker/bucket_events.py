@@ -46,6 +46,8 @@ POLL_S = 5
 # What waits in the queue is gathered for so long: ten thousand photos should not make a thousand jobs.
 GATHER_S = 1.0
 GATHER_MESSAGES = 1000
+# After so many receives without a dead letter from before, there are none.
+RECEIVES_IN_VAIN = 3
 
 
 @dataclass
@@ -240,14 +242,16 @@ def replay(sqs: Sqs, dead_letters: str, queue_url: str) -> Counter[str]:
     """
     began_ms = time.time() * 1000
     reasons: Counter[str] = Counter()
-    while messages := sqs.receive(dead_letters, wait_s=1):
+    in_vain = 0
+    # SQS asks some of its servers at a time and keeps no order: one answer without old letters says little.
+    while in_vain < RECEIVES_IN_VAIN:
+        messages = sqs.receive(dead_letters, wait_s=1)
         old = [message for message in messages if message.sent_at_ms <= began_ms]
+        in_vain = 0 if old else in_vain + 1
         for message in old:
             sqs.send(queue_url, message.body)
             sqs.delete(dead_letters, [message])
             reasons[message.reason or "received too often"] += 1
-        if len(old) < len(messages):
-            break
     return reasons
 
 

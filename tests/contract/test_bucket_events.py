@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from sqlalchemy import update
 from jobs.errors import BrokerUnavailable, DatabaseUnavailable, RequestError, StartupError
 from jobs.ids import new_id
 from jobs.listing import listed_item
-from jobs.queue.sqs import Sqs, queue_region
+from jobs.queue.sqs import Received, Sqs, queue_region
 from jobs.records import CaptionOptions, Item, Job, JobOutput, JobSpec
 from jobs.services import Services, build_services
 from jobs.settings import Settings
@@ -308,6 +308,32 @@ def test_dead_letters_are_replayed_once_they_can_be_used(events: Events) -> None
     events.consumer().run_once()
     assert events.sources() == ["photos/a.jpg", "photos/b.jpg"]
     assert events.waiting(events.dead) == 1  # What says nothing still says nothing.
+
+
+class Scattered(Sqs):
+    """A queue that answers as told, then with nothing."""
+
+    def __init__(self, *answers: list[Received]) -> None:
+        super().__init__("http://127.0.0.1:9/1/q")
+        self.answers = list(answers)
+        self.sent: list[str] = []
+
+    def receive(self, url: str, wait_s: int) -> list[Received]:
+        return self.answers.pop(0) if self.answers else []
+
+    def send(self, url: str, body: str, reason: str | None = None) -> None:
+        self.sent.append(body)
+
+    def delete(self, url: str, messages: Sequence[Received]) -> None:
+        assert [message.body for message in messages] == self.sent[-1:]
+
+
+def test_replaying_goes_on_after_answers_without_old_letters() -> None:
+    old = [Received(name, name, name, 1, None) for name in ("a", "b")]
+    new = Received("new", "new", "new", 2**60, None)
+    queue = Scattered([], [], old[:1], [new], [], [new, old[1]])
+    assert replay(queue, "dead", "queue").total() == 2
+    assert queue.sent == ["a", "b"]
 
 
 def test_a_queue_without_a_dead_letter_queue_is_refused(events: Events) -> None:
