@@ -12,6 +12,9 @@ from api.event_routes import EVENT_ROUTES
 from api.headers import register_headers
 from api.item_routes import ITEM_ROUTES
 from api.job_routes import JOB_ROUTES
+from api.key_routes import KEY_ROUTES
+from api.limit_routes import LIMIT_ROUTES
+from api.limiting import register_limiting
 from api.metering import HttpMeters, register_metering
 from api.problems import register_problems
 from api.routes import register_routes
@@ -28,6 +31,8 @@ ROUTES = documented(
     + DIRECT_ROUTES
     + WEBHOOK_ROUTES
     + SESSION_ROUTES
+    + KEY_ROUTES
+    + LIMIT_ROUTES
     + SYSTEM_ROUTES
 )
 METERS = HttpMeters(ROUTES)
@@ -40,6 +45,7 @@ def create_app(services: Services) -> Flask:
     app.extensions[EXTENSION] = build_context(services, METERS.group)
     register_metering(app, METERS)
     register_headers(app)
+    register_limiting(app)
     register_problems(app)
     register_routes(app, ROUTES)
     return app

@@ -27,6 +27,12 @@ class RequestBody:
         self._length = _announced(environ)
         self._received = 0
         self._done = self._length == 0
+        self._cap: tuple[int, RequestError] | None = None
+
+    @property
+    def announced(self) -> int | None:
+        """Bytes that the client says it sends; ``None`` where it does not say."""
+        return self._length
 
     @property
     def received(self) -> int:
@@ -36,7 +42,7 @@ class RequestBody:
     def read(self) -> bytes:
         """Return the next block, empty at the end.
 
-        Raises ``RequestError`` upload_too_large, or upload_incomplete where the client went away.
+        Raises ``RequestError`` upload_too_large, what ``cap`` says, or upload_incomplete where nothing comes.
         """
         if self._done:
             return b""
@@ -49,6 +55,10 @@ class RequestBody:
         elif not block:
             self._end_early()
         return block
+
+    def cap(self, most: int, refusal: RequestError) -> None:
+        """Refuse a body of more bytes, as soon as that shows."""
+        self._cap = (most, refusal)
 
     def read_all(self, limit: int, subject: str) -> bytes:
         """Return the whole body of a request that is to be small; raise ``RequestError`` upload_too_large."""
@@ -84,6 +94,8 @@ class RequestBody:
             raise RequestError("upload_incomplete", message)
 
     def _refuse_too_large(self, size: int) -> None:
+        if self._cap is not None and size > self._cap[0]:
+            raise self._cap[1]
         if size > self._limit:
             raise RequestError("upload_too_large", f"a request may have at most {self._limit} bytes")
 

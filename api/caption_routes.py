@@ -6,6 +6,7 @@ import time
 
 from flask import Response, request
 
+from api.allowance import allowance
 from api.answers import job_answer, json_answer
 from api.routes import FILE, Answer, Call, Media, NoQuery, Route
 from api.submission import idempotency_key, make_job
@@ -21,8 +22,9 @@ def create_caption(call: Call[NoQuery]) -> Response:
         message = "an image comes as multipart/form-data with the part `image`"
         raise RequestError("unsupported_media_type", message)
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    receiver = CaptionUpload(call.context, call.body, request.headers["Content-Type"])
-    job_id = make_job(call.context, call.owner, key, receiver)
+    allowed = allowance(call)
+    receiver = CaptionUpload(call.context, call.body, request.headers["Content-Type"], allowed)
+    job_id = make_job(call, key, receiver, allowed)
     job, version = _wait(call, job_id)
     if not job.status.final:
         return job_answer(job, version, 202)
@@ -71,6 +73,7 @@ CAPTION_ROUTES = (
             "idempotency_in_progress",
             "upload_too_large",
             "unsupported_media_type",
+            "quota_exceeded",
         ),
         tag="captions",
         scope=Scope.SUBMIT,

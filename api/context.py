@@ -8,8 +8,10 @@ from flask import current_app
 
 from api.auth import Doors, Remembered
 from api.heartbeats import Heartbeats
+from api.limiting import RateLimiter
 from api.readiness import Readiness
 from api.waiting import JobWatch
+from jobs.limits import Limits, usual_limits
 from jobs.meters import Exposition, Meters
 from jobs.metrics import BACKGROUND, FLEET, WORKER, FleetReadings
 from jobs.services import Services
@@ -23,6 +25,8 @@ class Context:
 
     services: Services
     doors: Doors
+    limits: Limits
+    limiter: RateLimiter
     watch: JobWatch
     heartbeats: Heartbeats
     readiness: Readiness
@@ -32,6 +36,7 @@ class Context:
         """End waiting requests and let go of everything."""
         self.watch.stop()
         self.heartbeats.stop()
+        self.limiter.close()
         self.services.close()
 
 
@@ -40,6 +45,8 @@ def build_context(services: Services, http: Meters) -> Context:
     return Context(
         services=services,
         doors=Doors(Remembered(services.store.keys.caller), Remembered(services.store.sessions.caller)),
+        limits=usual_limits(services.settings),
+        limiter=RateLimiter(services.settings),
         watch=JobWatch(services.store.jobs.versions, places=services.settings.api_threads // 2),
         heartbeats=Heartbeats(services.store.submit.heartbeat),
         readiness=Readiness(services),

@@ -50,7 +50,7 @@ def create_uploads(call: Call[NoQuery]) -> Response:
             )
     tokens = [secrets.token_urlsafe(32) for _ in wanted.files]
     files = [_new(file, number, tokens[number]) for number, file in enumerate(wanted.files)]
-    batch, expires = call.services.store.uploads.create(call.owner, files)
+    batch, expires = call.services.store.uploads.create(call.owner, files, call.limits)
     targets = [
         _target(call, batch, number, file, tokens[number], expires) for number, file in enumerate(files)
     ]
@@ -118,7 +118,13 @@ DIRECT_ROUTES = (
         "Announce files to upload directly",
         (Answer(201, "Where to send each file.", UploadTargets),),
         takes=(Media("application/json", UploadRequest),),
-        refusals=("invalid_request", "upload_incomplete", "upload_too_large", "unsupported_media_type"),
+        refusals=(
+            "invalid_request",
+            "upload_incomplete",
+            "upload_too_large",
+            "unsupported_media_type",
+            "quota_exceeded",
+        ),
         tag="uploads",
         scope=Scope.SUBMIT,
     ),

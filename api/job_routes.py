@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 from pydantic import Field
 
+from api.allowance import Allowance, allowance
 from api.answers import job_answer, json_answer, unless_known
 from api.cursors import job_cursor, read_job_cursor
 from api.manifests import Manifest, ReferenceRequest
@@ -57,24 +58,25 @@ class JobQuery(Body):
 def create_job(call: Call[ManifestQuery]) -> Response:
     """Make a job from uploads, references or a manifest."""
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    job_id = make_job(call.context, call.owner, key, _receiver(call))
+    allowed = allowance(call)
+    job_id = make_job(call, key, _receiver(call, allowed), allowed)
     return job_answer(*call.services.store.jobs.get(call.owner, job_id), 202)
 
 
-def _receiver(call: Call[ManifestQuery]) -> Receiver:
+def _receiver(call: Call[ManifestQuery], allowed: Allowance) -> Receiver:
     kind = request.mimetype
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise RequestError("unsupported_media_type", "a body with a Content-Encoding is not read")
     if kind in ("application/x-ndjson", "text/csv"):
         spec = _manifest_spec(call.query)
-        return Manifest(call.context, call.owner, call.body, spec, comma_separated=kind == "text/csv")
+        return Manifest(call, spec, allowed, comma_separated=kind == "text/csv")
     if call.query.model_fields_set:
         message = "query parameters go with manifests; put options into the body"
         raise RequestError("invalid_request", message)
     if kind == "multipart/form-data":
-        return JobUpload(call.context, call.body, request.headers["Content-Type"])
+        return JobUpload(call.context, call.body, request.headers["Content-Type"], allowed)
     if kind == "application/json":
-        return ReferenceRequest(call.context, call.owner, call.body)
+        return ReferenceRequest(call, allowed)
     message = "a job is made from multipart/form-data, application/json, application/x-ndjson or text/csv"
     raise RequestError("unsupported_media_type", message)
 
@@ -114,7 +116,7 @@ def cancel_job(call: Call[NoQuery], job_id: str) -> Response:
 def retry_job(call: Call[NoQuery], job_id: str) -> Response:
     """Queue the failed and canceled images of a finished job again."""
     store = call.services.store.jobs
-    publish(call.services.queue, store.retry(call.owner, job_id))
+    publish(call.services.queue, store.retry(call.owner, job_id, call.limits))
     return job_answer(*store.get(call.owner, job_id), 202)
 
 
@@ -137,6 +139,7 @@ _SUBMIT_REFUSALS = (
     "upload_too_large",
     "too_many_images",
     "unsupported_media_type",
+    "quota_exceeded",
 )
 _UPLOAD = {
     "type": "object",
@@ -218,7 +221,7 @@ JOB_ROUTES = (
         retry_job,
         "Retry what failed",
         (_ACCEPTED,),
-        refusals=(*_ONE, "job_state_conflict"),
+        refusals=(*_ONE, "job_state_conflict", "quota_exceeded"),
         scope=Scope.SUBMIT,
     ),
 )

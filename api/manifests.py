@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import ValidationError
 
-from api.body import RequestBody
+from api.allowance import Allowance
 from api.context import Context
 from api.fingerprints import Fingerprint
+from api.routes import Call
 from api.submission import Received
 from jobs.errors import RequestError
 from jobs.listing import KIND as PREFIX
@@ -28,10 +30,11 @@ class ReferenceRequest:
 
     stores = False
 
-    def __init__(self, context: Context, owner: str, body: RequestBody) -> None:
-        self._context = context
-        self._owner = owner
-        self._body = body
+    def __init__(self, call: Call[Any], allowed: Allowance) -> None:
+        self._context = call.context
+        self._owner = call.owner
+        self._body = call.body
+        self._allowed = allowed
 
     def receive(self, job_id: str | None) -> Received:
         """Read the whole request."""
@@ -43,7 +46,7 @@ class ReferenceRequest:
         self._context.services.intake.check(request)
         if request.images is None:
             return self._expanded(request)
-        listed = _Listed(self._context, self._owner, new=job_id is not None)
+        listed = _Listed(self._context, self._owner, self._allowed, new=job_id is not None)
         return listed.fill(iter(request.images), request, "references")
 
     def _expanded(self, request: JobRequest) -> Received:
@@ -63,19 +66,18 @@ class Manifest:
 
     stores = False
 
-    def __init__(
-        self, context: Context, owner: str, body: RequestBody, spec: JobSpec, *, comma_separated: bool
-    ) -> None:
-        self._context = context
-        self._owner = owner
-        self._lines = Lines(body.read)
+    def __init__(self, call: Call[Any], spec: JobSpec, allowed: Allowance, *, comma_separated: bool) -> None:
+        self._context = call.context
+        self._owner = call.owner
+        self._allowed = allowed
+        self._lines = Lines(call.body.read)
         self._spec = spec
         self._comma_separated = comma_separated
 
     def receive(self, job_id: str | None) -> Received:
         """Read all lines; errors name the line."""
         self._context.services.intake.check(self._spec)
-        listed = _Listed(self._context, self._owner, new=job_id is not None)
+        listed = _Listed(self._context, self._owner, self._allowed, new=job_id is not None)
         references = read_csv(self._lines) if self._comma_separated else read_ndjson(self._lines)
         try:
             return listed.fill(references, self._spec, "manifest")
@@ -89,15 +91,15 @@ class Manifest:
 class _Listed:
     """Turns references into listed items."""
 
-    def __init__(self, context: Context, owner: str, *, new: bool) -> None:
-        self._limit = context.services.settings.max_images
+    def __init__(self, context: Context, owner: str, allowed: Allowance, *, new: bool) -> None:
+        self._allowed = allowed
         self._intake = context.services.intake
         self._owner = owner
         self._new = new
         self._fingerprint = Fingerprint()
 
     def fill(self, references: Iterator[Reference], spec: JobSpec, source: str) -> Received:
-        """Read all references; raise ``RequestError`` too_many_images, forbidden or invalid_request."""
+        """Read all references; raise ``RequestError`` too_many_images, quota_exceeded and others."""
         items = ItemList()
         try:
             noted = self._note(references)
@@ -115,8 +117,8 @@ class _Listed:
     def _note(self, references: Iterator[Reference]) -> Iterator[Reference]:
         count = 0
         for count, reference in enumerate(references, start=1):
-            if count > self._limit:
-                raise RequestError("too_many_images", f"a job holds at most {self._limit} images")
+            if self._new:
+                self._allowed.check_images(count)
             self._fingerprint.add(reference.place, reference.custom_id)
             yield reference
         if count == 0:

@@ -33,6 +33,7 @@ _PATH_SCHEMAS: dict[str, Schema] = {
     "position": {"type": "integer", "minimum": 0},
     "upload_id": {"type": "string"},
     "delivery_id": {"type": "string"},
+    "key_id": {"type": "string"},
 }
 _JSON = ("application/json", "application/x-ndjson")
 

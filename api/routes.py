@@ -14,8 +14,10 @@ from werkzeug.datastructures import MultiDict
 from api.auth import authenticate
 from api.body import RequestBody
 from api.context import Context, current_context
+from api.limiting import check_rate
 from jobs.callers import NOBODY, Caller, Scope
 from jobs.errors import RequestError
+from jobs.limits import Limits
 from jobs.logs import note_ids
 from jobs.services import Services
 from jobs.validation import invalid
@@ -44,6 +46,7 @@ class Call(Generic[Q]):
 
     context: Context
     caller: Caller
+    limits: Limits
     query: Q
     body: RequestBody
 
@@ -118,11 +121,14 @@ def _view(route: Route) -> Callable[..., Response]:
         settings = context.services.settings
         caller = NOBODY if route.keyless else authenticate(settings, context.doors, request)
         g.owner = caller.owner
+        limits = context.limits.changed(caller.limits)
+        if not route.keyless:
+            check_rate(context.limiter, caller, limits)
         caller.check(route.scope)
         _check_path(path)
         if "job_id" in path:
             note_ids(job=path["job_id"])
-        call = Call(context, caller, _query(route.query, request.args), request_body())
+        call = Call(context, caller, limits, _query(route.query, request.args), request_body())
         return route.handler(call, **path)
 
     return view
@@ -143,6 +149,8 @@ def _check_path(path: dict[str, Any]) -> None:
     job_id = path.get("job_id")
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
         raise RequestError("job_not_found", f"there is no job {job_id}")
+    if any("\0" in value for value in path.values() if isinstance(value, str)):
+        raise RequestError("not_found", "there is nothing at this address")
     if path.get("position", 0) > LARGEST_POSITION:
         raise RequestError("not_found", f"the job has no item at position {path['position']}")
 

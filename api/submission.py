@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from api.allowance import Allowance
 from api.context import Context
+from api.routes import Call
 from jobs.errors import CaptionfleetError, RequestError
 from jobs.ids import new_id
 from jobs.lists import ItemList
@@ -55,17 +57,17 @@ def idempotency_key(header: str | None) -> str | None:
     return header
 
 
-def make_job(context: Context, owner: str, key: str | None, receiver: Receiver) -> str:
+def make_job(call: Call[Any], key: str | None, receiver: Receiver, allowed: Allowance) -> str:
     """Return the id of the job that this request made, or made before under the same key."""
-    job_id = new_id("job")
+    job_id, owner, context = new_id("job"), call.owner, call.context
     if key is None:
-        return _make(context, NewJobOf(owner, job_id, None), receiver)
+        return _make(call, NewJobOf(owner, job_id, None), receiver, allowed)
     submit = context.services.store.submit
     reservation = submit.reserve(owner, key, job_id)
     if not reservation.mine:
         return _repeat(context, reservation, receiver)
     try:
-        return _make(context, NewJobOf(owner, job_id, key), receiver)
+        return _make(call, NewJobOf(owner, job_id, key), receiver, allowed)
     except BaseException:
         _release(context, owner, key, job_id)
         raise
@@ -80,15 +82,28 @@ class NewJobOf:
     key: str | None
 
 
-def _make(context: Context, new: NewJobOf, receiver: Receiver) -> str:
+def _make(call: Call[Any], new: NewJobOf, receiver: Receiver, allowed: Allowance) -> str:
     note_ids(job=new.id)
+    context = call.context
+    allowed.check_start(call.body, stores=receiver.stores)
     with context.heartbeats.of(new.id):
         received = _receive(context, new, receiver)
         try:
             model = context.services.intake.check(received.spec)
             context.services.intake.check_output(new.id, new.owner, received.spec)
             fingerprint = received.fingerprint if new.key else None
-            job = NewJob(new.id, new.owner, model, received.source, received.spec, new.key, fingerprint)
+            size = call.body.received if receiver.stores else 0
+            job = NewJob(
+                new.id,
+                new.owner,
+                model,
+                received.source,
+                received.spec,
+                new.key,
+                fingerprint,
+                allowed.limits,
+                size,
+            )
             if received.rest is None:
                 context.services.intake.submit(job, received.items)
             else:

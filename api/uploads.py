@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
+from api.allowance import Allowance
 from api.body import RequestBody
 from api.context import Context
 from api.fingerprints import Fingerprint
@@ -96,8 +97,11 @@ class ImageSink:
 class Images:
     """The images of one request, numbered as they come."""
 
-    def __init__(self, context: Context, job_id: str | None, batch: UploadBatch | None) -> None:
+    def __init__(
+        self, context: Context, job_id: str | None, batch: UploadBatch | None, allowed: Allowance
+    ) -> None:
         self._settings = context.services.settings
+        self._allowed = allowed
         self._job_id = job_id
         self._batch = batch
         self._fingerprint = Fingerprint()
@@ -105,12 +109,12 @@ class Images:
         self.items = ItemList()
 
     def take(self, part: Part) -> None:
-        """Store one image; raise ``RequestError`` too_many_images."""
+        """Store one image; raise ``RequestError`` too_many_images or quota_exceeded."""
         if self._rest is not None:
             raise RequestError("invalid_request", "one `archive` comes alone, without `images`")
         position = len(self.items)
-        if position >= self._settings.max_images:
-            raise RequestError("too_many_images", f"a job holds at most {self._settings.max_images} images")
+        if self._batch is not None:
+            self._allowed.check_images(position + 1)
         name = clean_name(part.filename, f"image-{position}")
         key = image_key(self._job_id or "", position)
         sink = ImageSink(self._batch, key, self._settings.max_image_bytes)
@@ -169,15 +173,15 @@ class Images:
 
 
 @contextmanager
-def receiving(context: Context, job_id: str | None) -> Iterator[Images]:
+def receiving(context: Context, job_id: str | None, allowed: Allowance) -> Iterator[Images]:
     """Receive images for a job; they are durable when the context ends without an error."""
     if job_id is None:
-        images = Images(context, None, None)
+        images = Images(context, None, None, allowed)
         with _closed_on_error(images.items):
             yield images
         return
     with context.services.objects.batch() as batch:
-        images = Images(context, job_id, batch)
+        images = Images(context, job_id, batch, allowed)
         with _closed_on_error(images.items):
             yield images
             batch.flush()
@@ -197,14 +201,15 @@ class JobUpload:
 
     stores = True
 
-    def __init__(self, context: Context, body: RequestBody, content_type: str) -> None:
+    def __init__(self, context: Context, body: RequestBody, content_type: str, allowed: Allowance) -> None:
         self._context = context
+        self._allowed = allowed
         self._parts = read_parts(body, content_type)
 
     def receive(self, job_id: str | None) -> Received:
         """Read all parts."""
         spec: JobSpec | None = None
-        with receiving(self._context, job_id) as images:
+        with receiving(self._context, job_id, self._allowed) as images:
             for part in self._parts:
                 if part.name == "images":
                     spec = spec or JobSpec()
@@ -236,15 +241,16 @@ class CaptionUpload:
 
     stores = True
 
-    def __init__(self, context: Context, body: RequestBody, content_type: str) -> None:
+    def __init__(self, context: Context, body: RequestBody, content_type: str, allowed: Allowance) -> None:
         self._context = context
+        self._allowed = allowed
         self._parts = read_parts(body, content_type)
         self._options = CaptionOptions()
         self._fields: dict[str, str] = {}
 
     def receive(self, job_id: str | None) -> Received:
         """Read all parts."""
-        with receiving(self._context, job_id) as images:
+        with receiving(self._context, job_id, self._allowed) as images:
             for part in self._parts:
                 if part.name != "image":
                     self._take_option(part)

@@ -79,8 +79,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "keys create": (
         "captionfleet keys create --owner ada",
         "captionfleet keys create --owner ada --grant s3://my-photos/ada/",
+        "captionfleet keys create --owner ada --scope read --expires 90d",
+        "captionfleet keys create --owner ada --limit requests=20/second --limit images_per_day=10000",
     ),
     "keys list": ("captionfleet keys list",),
+    "keys rotate": ("captionfleet keys rotate ID", "captionfleet keys rotate ID --grace 1h"),
+    "keys limits": (
+        "captionfleet keys limits ID",
+        "captionfleet keys limits ID --limit concurrent_jobs=5 --limit requests=default",
+    ),
     "keys revoke": ("captionfleet keys revoke ID",),
     "keys grant": (
         "captionfleet keys grant ada s3://my-photos/2024/",

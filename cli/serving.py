@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from cli.embedded import upgrade
-from jobs.callers import LOCAL_OWNER
+from jobs.callers import LOCAL_OWNER, Scope
 from jobs.errors import StartupError
 from jobs.settings import Settings
 
@@ -92,7 +92,7 @@ def _require_key(services: Services, *, make: bool) -> None:
         return
     if make:
         # The owner that jobs had without keys: they stay visible.
-        _, key = services.store.keys.create(LOCAL_OWNER, "first key")
+        _, key = services.store.keys.create(LOCAL_OWNER, "first key", scopes=Scope)
         print(f"The first API key, shown this once: {key}", flush=True)
         return
     message = (

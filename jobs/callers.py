@@ -24,6 +24,14 @@ class Scope(StrEnum):
     """Make, list, rotate and revoke keys, of every owner."""
 
 
+class KeyState(StrEnum):
+    """Whether a key opens the API."""
+
+    VALID = "valid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
 USUAL_SCOPES = (Scope.SUBMIT, Scope.READ)
 
 

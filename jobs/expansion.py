@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from jobs.background import Background, Heartbeat, final, pause_s
 from jobs.errors import CaptionfleetError, RequestError
+from jobs.limits import images_per_job
 from jobs.objects import ObjectStore, source_prefix
 from jobs.queue import JobQueue, publish
 from jobs.store import Store
@@ -126,9 +127,10 @@ class Expander:
         self, expansion: Expansion, found: Slice, failure: CaptionfleetError | None
     ) -> Expansion | None:
         """Commit a slice and announce its chunks; return what is left to do, if it is still ours."""
-        room = self._max_images - expansion.position
+        most = images_per_job(self._max_images, expansion.limits)
+        room = most - expansion.position
         if len(found.items) > room:
-            failure = RequestError("too_many_images", f"a job holds at most {self._max_images} images")
+            failure = RequestError("too_many_images", f"a job holds at most {most} images")
             found = Slice(found.items[:room], None, last=True)
         written = self._store.expansions.write(
             expansion, found.items, None if found.last else Cursor(found.cursor), failure, LEASE_S

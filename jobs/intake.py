@@ -8,6 +8,7 @@ from itertools import islice
 
 from jobs.errors import RequestError
 from jobs.grants import Access
+from jobs.limits import images_per_job
 from jobs.lists import KIND as LIST
 from jobs.lists import ItemList
 from jobs.objects import ObjectStore
@@ -93,7 +94,7 @@ class Intake:
 
         Of a long list the first items are written at once and the others in the background.
         """
-        most = self._settings.max_images
+        most = images_per_job(self._settings.max_images, job.limits)
         with items if isinstance(items, ItemList) else ItemList(islice(items, most + 1)) as listed:
             if len(listed) > most:
                 raise RequestError("too_many_images", f"a job holds at most {most} images")
@@ -101,10 +102,12 @@ class Intake:
             if len(first) == len(listed):
                 publish(self._queue, self._store.submit.insert_job(job, first))
                 return
+            self._store.usage.of(job.owner).check(job.limits, images=len(listed))
             # Known before it is stored, so that the sweep finds it if this process dies.
             self._store.submit.begin_upload(job.owner, job.id)
             listed.store_rest(self._objects, job.id)
-            self._insert(job, first, NewExpansion(LIST), listed.later_uploads())
+            rest = NewExpansion(LIST, images=len(listed) - len(first))
+            self._insert(job, first, rest, listed.later_uploads())
 
     def submit_events(self, job: NewJob, events: Mapping[str, NewItem]) -> int:
         """Commit a job of those events (items by digest) that no job has yet; return how many there were."""

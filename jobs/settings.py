@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobs.addresses import Trusted
 from jobs.errors import StartupError
+from jobs.limits import RATE_PATTERN
 
 MIB = 1024 * 1024
 HUGGING_FACE = "hf:"
@@ -90,6 +91,30 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = _named(
         "CAPTIONFLEET_MAX_UPLOAD_BYTES", 100 * 1024 * MIB, "Bytes per request that creates a job.", ge=1024
+    )
+    rate_limit: str = _named(
+        "CAPTIONFLEET_RATE_LIMIT",
+        "1000/10seconds",
+        "Requests of one key, such as 50/second; none: as many as come. Not counted where no keys are asked for.",
+        pattern=f"(?i){RATE_PATTERN}|^none$",
+    )
+    concurrent_jobs: int | None = _named(
+        "CAPTIONFLEET_CONCURRENT_JOBS",
+        None,
+        "Unfinished jobs of one owner; unset: as many as are submitted.",
+        ge=1,
+    )
+    images_per_day: int | None = _named(
+        "CAPTIONFLEET_IMAGES_PER_DAY",
+        None,
+        "Images that one owner's jobs may hold, by day (UTC); unset: no limit.",
+        ge=0,
+    )
+    bytes_per_day: int | None = _named(
+        "CAPTIONFLEET_BYTES_PER_DAY",
+        None,
+        "Bytes of images and archives that one owner may send, by day (UTC); unset: no limit.",
+        ge=0,
     )
     caption_wait_s: float = _named(
         "CAPTIONFLEET_CAPTION_WAIT",

@@ -17,6 +17,7 @@ from jobs.store.stuck import StuckStore
 from jobs.store.submit import SubmitStore
 from jobs.store.sweeps import SweepStore
 from jobs.store.uploads import UploadStore
+from jobs.store.usage import UsageStore
 from jobs.store.webhooks import WebhookStore
 from jobs.store.workers import WorkerStore
 
@@ -38,6 +39,7 @@ class Store:
         self.backlog = BacklogStore(database)
         self.keys = KeyStore(database)
         self.sessions = SessionStore(database, self.keys)
+        self.usage = UsageStore(database)
         self.webhooks = WebhookStore(database)
         self.stuck = StuckStore(database, retention_days * DAY_S)
         self.uploads = UploadStore(database)

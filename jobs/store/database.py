@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +17,7 @@ from sqlalchemy import (
     URL,
     ColumnElement,
     Connection,
+    Date,
     Engine,
     Text,
     cast,
@@ -84,6 +85,12 @@ class Database:
         if self.is_sqlite:
             return literal(datetime.now(UTC) + shift, UtcDateTime())
         return func.clock_timestamp(type_=UtcDateTime()) + literal(shift)
+
+    def today(self) -> ColumnElement[date]:
+        """The database's own day, by UTC."""
+        if self.is_sqlite:
+            return literal(datetime.now(UTC).date(), Date())
+        return cast(func.timezone("UTC", func.clock_timestamp()), Date)
 
     def rfc3339(self, time: ColumnElement[datetime | None] | InstrumentedAttribute[datetime | None]) -> Any:
         """Return a time as text, as JSON says it."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, true, update
 
 from jobs.errors import CaptionfleetError
+from jobs.limits import Limits
 from jobs.queue import Message
 from jobs.records import FAST_JOB_IMAGES, JobStatus
 from jobs.store.bulk import NewItem, chunk_size, insert_chunks, insert_items
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
 from jobs.store.locks import lock_job
+from jobs.store.usage import charge_some, images_used_up
 from jobs.store.webhooks import announce
 from jobs.tables import ExpansionRow, JobRow
 
@@ -26,6 +28,8 @@ class NewExpansion:
     kind: str
     parameters: dict[str, Any] = field(default_factory=dict)
     cursor: Any = None
+    # How many that will be, where it is known: they count against the quota at once, else as they are found.
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Expansion:
     position: int
     slices: int
     failures: int
+    # Against which images count as they are found; None: they were counted with the job.
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class ExpansionStore:
             position=row.position,
             slices=row.slices,
             failures=row.failures,
+            limits=None if row.limits is None else Limits(**row.limits),
         )
 
     def keep(self, job_id: str, holder: str, lease_s: float) -> bool:
@@ -131,6 +138,10 @@ class ExpansionStore:
         """
         try:
             with self._database.write() as connection:
+                allowed = self._charge(connection, expansion, len(items))
+                if allowed < len(items):
+                    items, cursor = items[:allowed], None
+                    failure = images_used_up(expansion.limits)
                 self._move(connection, expansion, len(items), cursor, lease_s)
                 failed = insert_items(connection, self._database, expansion.job_id, expansion.position, items)
                 job = self._lock(connection, expansion.job_id)
@@ -150,6 +161,12 @@ class ExpansionStore:
             return Written()
         left = None if cursor is None else _after(expansion, len(items), cursor)
         return Written(messages or [], left, ended=cursor is None)
+
+    def _charge(self, connection: Connection, expansion: Expansion, images: int) -> int:
+        """Count images against their owner's quota; return how many it allows."""
+        if expansion.limits is None or not images:
+            return images
+        return charge_some(connection, self._database, expansion.owner, expansion.limits, images)
 
     def _move(
         self,
@@ -202,7 +219,7 @@ class ExpansionStore:
 
 
 def insert_expansion(
-    connection: Connection, database: Database, job_id: str, new: NewExpansion, position: int
+    connection: Connection, database: Database, job_id: str, new: NewExpansion, position: int, limits: Limits
 ) -> None:
     """Note what is left of a new job, from ``position`` on."""
     connection.execute(
@@ -212,6 +229,7 @@ def insert_expansion(
             parameters=new.parameters,
             cursor=new.cursor,
             position=position,
+            limits=asdict(limits) if new.images is None else None,
             not_before=database.now(),
         )
     )

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, case, exists, func, insert, or_, select, update
 
 from jobs.errors import RequestError
+from jobs.limits import NO_LIMITS, Limits
 from jobs.queue import Message, queue_name
 from jobs.records import Item, ItemStatus, Job, JobStatus
 from jobs.store.bulk import chunk_values
@@ -16,6 +17,7 @@ from jobs.store.locks import lock_chunks, lock_job
 from jobs.store.outputs import output_states, renew_output
 from jobs.store.search import SEARCHED_ROWS, Rank, caption_holds, ranks_below
 from jobs.store.states import IS_FINAL, IS_LEASED
+from jobs.store.usage import charge
 from jobs.store.views import ItemView, item_columns, leased_ranges, to_job
 from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow, OutputRow
@@ -187,10 +189,11 @@ class JobStore:
                 "job_state_conflict", f"the job is {job.status}; only a job that runs can be canceled"
             )
 
-    def retry(self, owner: str, job_id: str) -> list[Message]:
+    def retry(self, owner: str, job_id: str, limits: Limits = NO_LIMITS) -> list[Message]:
         """Queue every item of a finished job that has no caption again; return the messages to send.
 
-        Raises ``RequestError`` job_state_conflict while the job runs or when nothing is left to retry.
+        Raises ``RequestError`` job_state_conflict while the job runs or when nothing is left to retry, and
+        quota_exceeded.
         """
         with self._database.write() as connection:
             _check_over(self._find(connection, owner, job_id))
@@ -218,6 +221,7 @@ class JobStore:
                 job.chunk_count + window_size(connection, self._database, job_id),
             )
             connection.execute(update(JobRow).where(JobRow.id == job_id).values(released=released))
+            charge(connection, self._database, owner, limits, images=len(positions), new_job=True)
         queue = queue_name(job.model, fast=job.fast)
         return [Message(queue, job_id, number) for number in range(job.chunk_count, released)]
 

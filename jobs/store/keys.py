@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import secrets
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs.callers import USUAL_SCOPES, Caller, Scope, read_scopes, scope_text
+from jobs.callers import USUAL_SCOPES, Caller, KeyState, Scope, read_scopes, scope_text
 from jobs.errors import RequestError
 from jobs.store.database import Database
 from jobs.tables import ApiKeyRow, GrantRow
@@ -23,6 +23,8 @@ PREFIX = "cf_live_"
 """Begins every key, so that scanners for lost secrets know it: ``cf_live_[0-9a-f]{8}_[0-9A-Za-z]{43}``."""
 _LETTERS = string.ascii_letters + string.digits
 _SECRET_LENGTH = 43  # 256 bits
+GRACE_S = 86400.0
+"""How long a replaced key goes on unless somebody says otherwise."""
 # A key's last use is written when the one that is known is older than this.
 LAST_USED_S = 60.0
 
@@ -41,6 +43,14 @@ class ApiKey:
     revoked_at: datetime | None
     last_used_at: datetime | None
     successor: str | None
+
+    @property
+    def state(self) -> KeyState:
+        """Whether it opens the API now."""
+        if self.revoked_at is not None:
+            return KeyState.REVOKED
+        over = self.expires_at is not None and self.expires_at <= datetime.now(UTC)
+        return KeyState.EXPIRED if over else KeyState.VALID
 
 
 @dataclass(frozen=True)
@@ -80,16 +90,59 @@ class KeyStore:
             rows = connection.execute(query if owner is None else query.where(ApiKeyRow.owner == owner))
             return [_key(row) for row in rows]
 
-    def revoke(self, key_id: str) -> None:
-        """Refuse a key from now on; raise ``RequestError`` not_found."""
+    def revoke(self, key_id: str) -> ApiKey:
+        """Refuse a key, and the sessions it began, from now on; raise ``RequestError`` not_found."""
+        now = func.coalesce(ApiKeyRow.revoked_at, self._database.now())
+        return self._change(key_id, revoked_at=now)
+
+    def rotate(self, key_id: str, grace_s: float = GRACE_S) -> tuple[ApiKey, str]:
+        """Make a key that does what this one does, which goes on for ``grace_s`` seconds at most.
+
+        The new one lives for as long as the old one was made for. Raises ``RequestError`` not_found, and
+        invalid_request for a key that is over or has a successor already.
+        """
         with self._database.write() as connection:
-            changed = connection.execute(
-                update(ApiKeyRow)
-                .where(ApiKeyRow.id == key_id)
-                .values(revoked_at=func.coalesce(ApiKeyRow.revoked_at, self._database.now()))
-            ).rowcount
-        if not changed:
+            query = select(ApiKeyRow).where(ApiKeyRow.id == key_id).with_for_update()
+            old = connection.execute(query).first()
+            if old is None:
+                raise _no_key(key_id)
+            if old.successor is not None:
+                raise RequestError("invalid_request", f"key {key_id} was replaced by {old.successor} already")
+            valid = select(ApiKeyRow.id).where(ApiKeyRow.id == key_id, *self._valid())
+            if connection.execute(valid).first() is None:
+                raise RequestError("invalid_request", f"key {key_id} is over; make a new one")
+            life = (old.expires_at - old.created_at).total_seconds() if old.expires_at else None
+            values = {name: getattr(old, name) for name in ("owner", "label", "scopes", "limits")}
+            made, key = self._insert(connection, life, values)
+            end = self._database.now(grace_s)
+            ends = case((ApiKeyRow.expires_at < end, ApiKeyRow.expires_at), else_=end)
+            connection.execute(
+                update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(expires_at=ends, successor=made.id)
+            )
+        return made, key
+
+    def set_limits(self, key_id: str, changes: Mapping[str, Any], usual: Collection[str] = ()) -> ApiKey:
+        """Change limits of a key by name, ``None`` lifting one; the ``usual`` ones are again the settings'.
+
+        Raises ``RequestError`` not_found.
+        """
+        with self._database.write() as connection:
+            query = select(ApiKeyRow.limits).where(ApiKeyRow.id == key_id).with_for_update()
+            row = connection.execute(query).first()
+            if row is None:
+                raise _no_key(key_id)
+            limits = {**(row.limits or {}), **changes}
+            kept = {name: limit for name, limit in limits.items() if name not in usual}
+            changed = update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(limits=kept)
+            return _key(connection.execute(changed.returning(*_COLUMNS)).one())
+
+    def _change(self, key_id: str, **values: Any) -> ApiKey:
+        with self._database.write() as connection:
+            changed = update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(**values)
+            row = connection.execute(changed.returning(*_COLUMNS)).first()
+        if row is None:
             raise _no_key(key_id)
+        return _key(row)
 
     def caller(self, key: str) -> Caller | None:
         """Return who calls with a key, or ``None`` for unknown, expired and revoked ones; note its use."""

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.errors import RequestError
+from jobs.limits import NO_LIMITS, Limits
 from jobs.queue import Message
 from jobs.records import FAST_JOB_IMAGES, JobSpec, JobStatus
 from jobs.store.bucket_events import take_events
@@ -20,6 +21,7 @@ from jobs.store.database import Database
 from jobs.store.expansions import NewExpansion, insert_expansion
 from jobs.store.outputs import insert_output
 from jobs.store.uploads import take_uploads
+from jobs.store.usage import charge
 from jobs.tables import IdempotencyRow, JobRow, UploadRow
 
 __all__ = ["NewExpansion", "NewItem", "NewJob", "Reservation", "SubmitStore"]
@@ -41,6 +43,9 @@ class NewJob:
     spec: JobSpec
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    limits: Limits = NO_LIMITS
+    # Bytes that count against the owner's quota.
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ class SubmitStore:
         """Insert job, items and chunks in one transaction; return the messages to send after it.
 
         A ``rest`` is expanded in the background; ``uploads`` are those that it names.
-        Raises ``RequestError`` where an upload or the idempotency key was taken over by another request.
+        Raises ``RequestError`` where an upload or the idempotency key was taken over by another request, and
+        quota_exceeded.
         """
         with self._database.write() as connection:
             return self._insert(connection, job, items, rest, uploads)
@@ -165,9 +171,11 @@ class SubmitStore:
         for ids in _slices(uploads):
             _take(connection, database, job, ids)
         if rest is not None:
-            insert_expansion(connection, database, job.id, rest, total)
+            insert_expansion(connection, database, job.id, rest, total, job.limits)
         elif total == 0:
             raise RequestError("invalid_request", "the job has no images")
+        images = total + (rest.images or 0 if rest else 0)
+        charge(connection, database, job.owner, job.limits, images=images, size=job.size, new_job=True)
         self._complete_reservation(connection, job)
         sizes = {"total": total, "round_base": failed, "fast": rest is None and total <= FAST_JOB_IMAGES}
         connection.execute(update(JobRow).where(JobRow.id == job.id).values(**sizes))

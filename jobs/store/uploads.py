@@ -10,7 +10,9 @@ from sqlalchemy import Connection, delete, exists, insert, or_, select, tuple_, 
 
 from jobs.errors import RequestError
 from jobs.ids import new_id
+from jobs.limits import NO_LIMITS, Limits
 from jobs.store.database import Database
+from jobs.store.usage import charge
 from jobs.tables import DirectUploadRow, JobRow
 
 URL_SECONDS = 3600
@@ -78,8 +80,13 @@ class UploadStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, owner: str, files: Sequence[NewUpload]) -> tuple[str, datetime]:
-        """Open uploads; return their batch and when their addresses expire."""
+    def create(
+        self, owner: str, files: Sequence[NewUpload], limits: Limits = NO_LIMITS
+    ) -> tuple[str, datetime]:
+        """Open uploads; return their batch and when their addresses expire.
+
+        Raises ``RequestError`` quota_exceeded.
+        """
         batch = new_id("upload")
         with self._database.write() as connection:
             row = {
@@ -93,6 +100,7 @@ class UploadStore:
                 insert(DirectUploadRow).values(**row),
                 [{"number": number, **vars(file)} for number, file in enumerate(files)],
             )
+            charge(connection, self._database, owner, limits, size=sum(file.size for file in files))
             expires = connection.execute(
                 select(DirectUploadRow.url_expires_at).where(DirectUploadRow.batch == batch).limit(1)
             ).scalar_one()

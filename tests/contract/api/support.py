@@ -175,10 +175,10 @@ class Deployment:
         """Make the application."""
         self.app = create_app(self.services)
 
-    def client(self, owner: str | None = None) -> Client:
+    def client(self, owner: str | None = None, **options: Any) -> Client:
         """A client with a new key, of a new owner unless one is named."""
         self.owner = owner or new_id("owner")
-        _, key = self.services.store.keys.create(self.owner)
+        _, key = self.services.store.keys.create(self.owner, **options)
         return Client(self.app, key)
 
     def objects(self, job_id: str) -> int:

@@ -120,7 +120,7 @@ def test_without_keys_pages_of_other_sites_are_refused(embedded: Services, origi
 @pytest.mark.parametrize(
     "path",
     [
-        *("/v1", "/v1/job", "/v1/jobs/", "//v1/jobs", "/v1/limits", "/%00"),
+        *("/v1", "/v1/job", "/v1/jobs/", "//v1/jobs", "/v1/limit", "/%00"),
         *("/static/nothing.js", "/static/../app.py"),
     ],
 )

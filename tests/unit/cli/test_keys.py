@@ -23,7 +23,8 @@ def _round_trip(run: Run, settings: dict[str, str]) -> None:
     listed = run("keys", "list", **settings).output
     assert key not in listed
     rows = [line.split("\t") for line in listed.splitlines()]
-    assert [[*row[:3], row[4]] for row in rows if len(row) == 5] == [[key_id, "ada", "laptop", "valid"]]
+    wanted = [key_id, "ada", "laptop", "submit read", "", "never", "never", "valid"]
+    assert [row for row in rows if len(row) == 8] == [wanted]
     assert [row for row in rows if len(row) == 3] == [
         ["ada", "read and write", "s3://more/"],
         ["ada", "read", "s3://pics/ada/"],
@@ -36,6 +37,48 @@ def _round_trip(run: Run, settings: dict[str, str]) -> None:
     listed = run("keys", "list", **settings).output
     assert "\trevoked\n" in listed
     assert "s3://more" not in listed
+
+
+def test_a_key_is_limited_replaced_and_ends(run: Run) -> None:
+    asked = (
+        "--scope",
+        "read",
+        "--expires",
+        "90d",
+        "--limit",
+        "requests=5/second",
+        "--limit",
+        "concurrent_jobs=2",
+    )
+    key_id = run("keys", "create", "--owner", "ada", *asked).output.split("_")[2]
+    [row] = [line.split("\t") for line in run("keys", "list").output.splitlines()]
+    assert row[3:5] == ["read", "requests=5/second concurrent_jobs=2"]
+    assert row[5].startswith("20")
+    changes = ("--limit", "requests=default", "--limit", "images_per_day=none")
+    shown = run("keys", "limits", key_id, *changes).complaints
+    assert f"Key {key_id} of ada: concurrent_jobs=2 images_per_day=none" in shown
+    successor = run("keys", "rotate", key_id, "--grace", "1h").output.split("_")[2]
+    rows = {row[0]: row for row in (line.split("\t") for line in run("keys", "list").output.splitlines())}
+    assert rows[key_id][7] == f"valid, replaced by {successor}"
+    assert rows[successor][3:5] == ["read", "concurrent_jobs=2 images_per_day=none"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--expires", "soon"), "'soon' is no time"),
+        (("--limit", "images=5"), "unknown field images"),
+        (("--limit", "images_per_day=-5"), "images_per_day"),
+        (("--limit", "requests=many"), "requests"),
+        (("--limit", "requests"), "NAME=VALUE"),
+        (("--scope", "root"), "root"),
+    ],
+)
+def test_what_makes_no_key_is_refused_in_one_line(run: Run, words: tuple[str, ...], complaint: str) -> None:
+    refused = run("keys", "create", "--owner", "ada", *words)
+    assert refused.status != 0
+    assert complaint in refused.error
+    assert run("keys", "list").output == ""
 
 
 def test_in_sqlite_before_the_first_server(run: Run, tmp_path: Path) -> None:
