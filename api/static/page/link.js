@@ -1,64 +1,15 @@
-/** The link to the API: the key, one shape for errors, and patience while the server is away. */
+/** The link to the API: signed in where it must be, and patient while the server is away. */
 
-const KEY = "captionfleet.key";
-const PATIENCE_MS = 40_000;
-const BUSY = new Set([429, 502, 503, 504]);
+import { call, Unreachable } from "./calls.js";
+import { session } from "./session.js";
 
-/** The API refused a request: `code` is stable, `message` the server's own sentence, `after` in seconds. */
-export class Problem extends Error {
-  constructor(status, body, after = 0) {
-    super(body.detail || body.title || `The server answered with status ${status}.`);
-    this.status = status;
-    this.code = body.code || "";
-    this.after = after;
-  }
-}
-
-/** Nobody answered ("silent"), or the answer was "not now" ("busy", with the `problem` it came with). */
-export class Unreachable extends Error {
-  constructor(reason, problem = null) {
-    super(reason);
-    this.problem = problem;
-    this.after = problem?.after ?? 0;
-  }
-}
+const SAFE = new Set(["GET", "HEAD"]);
 
 /** What the page shows about the link; a "change" event follows every change, "back" every return. */
 class Link extends EventTarget {
   /** null, "silent" (nobody answers) or "busy" (the server said: not now). */
   trouble = null;
-  /** null, "missing" or "refused": whether an API key is asked for, and why. */
-  keyWanted = null;
-  #signedIn = null;
   #wake = new Set();
-
-  get key() {
-    return sessionStorage.getItem(KEY);
-  }
-
-  /** Keep a key for this tab and let everything that waited for one go on. */
-  signIn(key) {
-    sessionStorage.setItem(KEY, key);
-    this.keyWanted = null;
-    this.#changed();
-    this.#signedIn?.resolve();
-    this.#signedIn = null;
-  }
-
-  /** Forget the key, and with it everything the page shows. */
-  signOut() {
-    sessionStorage.removeItem(KEY);
-    location.reload();
-  }
-
-  /** Ask for a key and wait for it; `used` is the one that was refused, if any. */
-  async waitForKey(used) {
-    if (used !== this.key) return;
-    this.keyWanted = used ? "refused" : "missing";
-    this.#signedIn ??= Promise.withResolvers();
-    this.#changed();
-    await this.#signedIn.promise;
-  }
 
   /** Wait before the next try: longer each time, cut short by `retryNow` or a returning network. */
   async pause(error, tries, signal) {
@@ -92,10 +43,6 @@ class Link extends EventTarget {
   #setTrouble(trouble) {
     if (this.trouble === trouble) return;
     this.trouble = trouble;
-    this.#changed();
-  }
-
-  #changed() {
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -103,43 +50,34 @@ class Link extends EventTarget {
 export const link = new Link();
 addEventListener("online", () => link.retryNow());
 
-/** Headers that prove who asks. */
-export function authorization(key = link.key) {
-  return key ? { Authorization: `Bearer ${key}` } : {};
-}
-
-/** Return the error that a refusing answer means: `Unreachable` for "not now", else a `Problem`. */
-export function refusal(status, retryAfter, body) {
-  const problem = new Problem(status, body, Number(retryAfter) || 0);
-  return BUSY.has(status) ? new Unreachable("busy", problem) : problem;
-}
-
-/** Send one request and return the answer; asks for a key when the API wants one. */
-export async function ask(path, { method = "GET", headers = {}, signal } = {}) {
-  for (;;) {
-    const key = link.key;
-    const response = await once(path, { method, headers: { ...headers, ...authorization(key) }, signal });
-    const fine = response.ok || response.status === 304;
-    const body = fine ? null : await response.json().catch(() => ({}));
-    const error = fine ? null : refusal(response.status, response.headers.get("Retry-After"), body);
-    if (error instanceof Unreachable) throw error;
-    link.answered();
-    if (fine) return response;
-    if (error.status !== 401) throw error;
-    await link.waitForKey(key);
+/** Send one request and return the answer; asks for a key where the API wants one. */
+export async function ask(path, { method = "GET", headers = {}, signal, ...rest } = {}) {
+  const unsafe = !SAFE.has(method);
+  for (let renewed = false; ; ) {
+    try {
+      if (unsafe && !session.known) await session.load(signal);
+      const proven = unsafe ? { ...headers, ...session.proof } : headers;
+      const response = await call(path, { method, headers: proven, signal, ...rest });
+      link.answered();
+      return response;
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (error instanceof Unreachable) throw error;
+      link.answered();
+      if (error.status !== 401) throw error;
+      // Another tab may have signed in anew: then this one's proof is of the session before.
+      if (unsafe && session.known && !renewed) [renewed, session.known] = [true, null];
+      else await session.wait();
+    }
     signal?.throwIfAborted();
   }
 }
 
-/**
- * Read from the API, however long the server is away; only `signal` and a `Problem` end it.
- *
- * After a failure `again` is asked instead, if given: what is answered at once shows that the server is back.
- */
-export async function read(path, { again = path, ...options } = {}) {
+/** Read from the API, however long the server is away; only `signal` and a `Problem` end it. */
+export async function read(path, options = {}) {
   for (let tries = 0; ; tries++) {
     try {
-      return await ask(tries ? again : path, options);
+      return await ask(path, options);
     } catch (error) {
       if (!(error instanceof Unreachable)) throw error;
       await link.pause(error, tries, options.signal);
@@ -147,13 +85,9 @@ export async function read(path, { again = path, ...options } = {}) {
   }
 }
 
-async function once(path, { method, headers, signal }) {
-  const limit = AbortSignal.timeout(PATIENCE_MS);
-  const either = signal ? AbortSignal.any([signal, limit]) : limit;
-  try {
-    return await fetch(path, { method, headers, signal: either, cache: "no-store" });
-  } catch {
-    signal?.throwIfAborted();
-    throw new Unreachable("silent");
-  }
+/** Send JSON and return the JSON that comes back. */
+export async function sendJson(path, body, { method = "POST", headers = {}, signal } = {}) {
+  const typed = { ...headers, "Content-Type": "application/json" };
+  const response = await ask(path, { method, headers: typed, body: JSON.stringify(body), signal });
+  return response.json();
 }

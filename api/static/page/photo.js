@@ -1,81 +1,106 @@
-/** <item-photo src="…">: one photo, fetched when it comes near the screen, with the key where one is needed. */
+/** <item-photo src="…" source="…">: one photo, as a thumbnail once it has been near the screen for a moment. */
 
-import { ask, link } from "./link.js";
+import { link } from "./link.js";
+import { thumbnail } from "./thumbs.js";
 
+// Cards that only fly past are not worth a request.
+const MOMENT_MS = 120;
 const near = new IntersectionObserver(
   (entries) => {
-    for (const { target, isIntersecting } of entries) if (isIntersecting) target.show();
+    for (const { target, isIntersecting } of entries) target.near(isIntersecting);
   },
-  { rootMargin: "400px" },
+  { rootMargin: "200px" },
 );
 
 class ItemPhoto extends HTMLElement {
   static observedAttributes = ["src"];
-  #blob = null;
   #leave = null;
+  #timer = 0;
+  #shown = "";
 
   connectedCallback() {
-    this.#leave = new AbortController();
-    if (this.hasAttribute("src")) near.observe(this);
+    near.observe(this);
   }
 
   disconnectedCallback() {
     near.unobserve(this);
-    this.#leave.abort();
-    this.#clear();
+    this.#stop();
   }
 
   attributeChangedCallback() {
     if (!this.isConnected) return;
-    this.#clear();
+    this.#stop();
+    this.#shown = "";
+    this.replaceChildren();
     near.unobserve(this);
     near.observe(this);
   }
 
-  /** Fetch the photo and put it in place; one that cannot be shown leaves a quiet sign. */
-  async show() {
-    near.unobserve(this);
+  /** Called when the photo comes near the screen, or goes. */
+  near(is) {
+    if (!is) return this.#stop();
+    if (this.#shown === this.getAttribute("src")) return undefined;
+    this.#timer = setTimeout(() => this.#show(), MOMENT_MS);
+    return undefined;
+  }
+
+  #stop() {
+    clearTimeout(this.#timer);
+    this.#leave?.abort();
+    this.#leave = null;
+  }
+
+  async #show() {
+    const source = this.getAttribute("src");
+    if (!source) return this.#put(sign("No preview"));
+    this.#leave = new AbortController();
     const { signal } = this.#leave;
-    const image = new Image();
-    // The caption and the name stand beside it as text.
-    image.alt = "";
-    image.decoding = "async";
     try {
-      image.src = link.key ? await this.#fetched(signal) : this.getAttribute("src");
-      await loaded(image);
-      if (!signal.aborted) this.replaceChildren(image);
+      // Buckets that are not the service's own let images be shown, but not read by scripts.
+      const shown = this.hasAttribute("foreign") ? await image(source) : await drawn(source, signal);
+      if (signal.aborted) return undefined;
+      this.#shown = source;
+      return this.#put(shown);
     } catch {
-      if (!signal.aborted) this.#missing();
+      return signal.aborted ? undefined : this.#missing(signal);
     }
   }
 
-  async #fetched(signal) {
-    const response = await ask(this.getAttribute("src"), { signal });
-    this.#blob = URL.createObjectURL(await response.blob());
-    return this.#blob;
+  #missing(signal) {
+    link.addEventListener("back", () => this.#show(), { once: true, signal });
+    return this.#put(sign("No preview"));
   }
 
-  #missing() {
-    const sign = document.createElement("span");
-    sign.className = "no-preview";
-    sign.textContent = "No preview";
-    this.replaceChildren(sign);
-    link.addEventListener("back", () => this.show(), { once: true, signal: this.#leave.signal });
-  }
-
-  #clear() {
-    if (this.#blob) URL.revokeObjectURL(this.#blob);
-    this.#blob = null;
-    this.replaceChildren();
+  #put(element) {
+    this.replaceChildren(element);
   }
 }
 
-/** Loaded, not decoded: the browser then decodes at the size it shows. */
-function loaded(image) {
-  return new Promise((resolve, reject) => {
-    image.addEventListener("load", resolve, { once: true });
-    image.addEventListener("error", reject, { once: true });
-  });
+async function drawn(source, signal) {
+  const bitmap = await thumbnail(source, signal);
+  const canvas = document.createElement("canvas");
+  // The caption and the name stand beside it as text.
+  canvas.setAttribute("aria-hidden", "true");
+  canvas.width = bitmap.width;
+  canvas.height = bitmap.height;
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  return canvas;
+}
+
+async function image(source) {
+  const element = new Image();
+  element.alt = "";
+  element.decoding = "async";
+  element.src = source;
+  await element.decode();
+  return element;
+}
+
+function sign(words) {
+  const element = document.createElement("span");
+  element.className = "no-preview";
+  element.textContent = words;
+  return element;
 }
 
 customElements.define("item-photo", ItemPhoto);

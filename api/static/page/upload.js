@@ -1,74 +1,203 @@
-/** Sending photos as one new job. */
+/** Photos on their way into the object store: a few at a time, each tried again by itself. */
 
-import { authorization, link, Problem, read, refusal, Unreachable } from "./link.js";
+import { Unreachable } from "./calls.js";
+import { ask, link, read, sendJson } from "./link.js";
 
-const BREAKS_WITH_SERVER_UP = 3;
-const SENDING_BREAKS =
-  "The sending broke off several times although the server is there. " +
-  "Perhaps a photo was moved or changed after you chose it.";
+const LANES = 4;
+const ANNOUNCED_AT_ONCE = 50;
+const MOST_TRIES = 4;
+// Without a byte for so long the connection is taken for dead.
+const STALLED_MS = 45_000;
+const ADDRESSES_AGAIN = 2;
+const TYPE = /^image\/[a-zA-Z0-9.+-]{1,100}$/;
+
+/** Why a photo could not be sent. */
+export const LOST_REASONS = {
+  too_large: "larger than the server accepts",
+  changed: "moved, changed or not readable",
+  refused: "not taken by the storage",
+  broken: "the sending broke off several times",
+};
 
 /**
- * Send photos and return the job; `onProgress(sent, total)` counts bytes.
- *
- * A broken connection is mended by sending all of it again with the same idempotency key, so that the
- * server never makes two jobs of it.
+ * One photo; `path` is its name, with folders where there are any. `state` is "waiting", "sending", "sent" or "lost"
+ * (`reason` says why), `sent` the bytes that are there, `id` what a job names it by.
  */
-export async function sendPhotos(photos, title, onProgress, signal) {
-  const headers = { "Idempotency-Key": randomKey() };
-  for (let breaks = 0; ; breaks++) {
-    const key = link.key;
+export function parcel(file, path) {
+  return { file, path, state: "waiting", sent: 0, id: null, reason: "", target: null };
+}
+
+/** Sends parcels; `onProgress()` follows every change of them. */
+export class Upload {
+  #parcels;
+  #onProgress;
+  #signal;
+  #announcing = null;
+
+  constructor(parcels, onProgress, signal) {
+    this.#parcels = parcels;
+    this.#onProgress = onProgress;
+    this.#signal = signal;
+  }
+
+  /** Send all that wait; ends when each is sent or lost, or with the `Problem` that concerns all of them. */
+  async run() {
+    const lanes = Array.from({ length: LANES }, () => this.#lane());
+    await Promise.all(lanes);
+  }
+
+  async #lane() {
+    for (let next; (next = this.#parcels.find(({ state }) => state === "waiting")); ) {
+      this.#change(next, { state: "sending" });
+      if (!next.target) await this.#address(next);
+      if (next.state === "sending") await this.#send(next);
+    }
+  }
+
+  /** Get addresses for a parcel and for the next ones. */
+  async #address(wanted) {
+    while (!wanted.target && wanted.state === "sending") {
+      this.#announcing ??= this.#announceNext(wanted).finally(() => (this.#announcing = null));
+      await this.#announcing;
+    }
+  }
+
+  async #announceNext(wanted) {
+    const others = this.#parcels.filter(({ state, target }) => state === "waiting" && !target);
+    await this.#announce([wanted, ...others.slice(0, ANNOUNCED_AT_ONCE - 1)]);
+  }
+
+  async #announce(parcels) {
+    const files = parcels.map(({ file }) => ({ name: file.name, content_type: typeOf(file), size: file.size }));
     try {
-      const job = await post(photos, title, { ...headers, ...authorization(key) }, onProgress, signal);
-      link.answered();
-      return job;
+      const { data } = await patiently((signal) => sendJson("/v1/uploads", { files }, { signal }), this.#signal);
+      parcels.forEach((one, number) => (one.target = data[number]));
     } catch (error) {
-      onProgress(0, 0);
-      await recover(error, key, breaks, signal);
+      if (error.code !== "upload_too_large") throw error;
+      if (parcels.length === 1) return this.#lose(parcels[0], "too_large");
+      // One of them is too large: halves find out which.
+      const half = Math.ceil(parcels.length / 2);
+      await this.#announce(parcels.slice(0, half));
+      await this.#announce(parcels.slice(half));
+    }
+    return undefined;
+  }
+
+  async #send(one) {
+    for (let tries = 1, addresses = 1; ; ) {
+      const status = await put(one, () => this.#onProgress(), this.#signal);
+      if (status === 200 || status === 204) return this.#arrived(one);
+      this.#change(one, { sent: 0 });
+      if (status === 403 || status === 404) {
+        // Too old an address, perhaps; a new one may do.
+        if (addresses++ > ADDRESSES_AGAIN) return this.#lose(one, "refused");
+        one.target = null;
+        await this.#address(one);
+        if (one.state !== "sending") return undefined;
+      } else if (!(await isReadable(one.file))) {
+        return this.#lose(one, "changed");
+      } else if (await this.#serverIsThere(status, tries)) {
+        if (++tries > MOST_TRIES) return this.#lose(one, status ? "refused" : "broken");
+      }
+    }
+  }
+
+  /** Wait until the server answers; whether it did so at once, so that the try counts as the photo's own. */
+  async #serverIsThere(status, tries) {
+    try {
+      await ask("/healthz", { signal: this.#signal });
+      await link.pause(status ? new Unreachable("busy") : new Unreachable("silent"), tries - 1, this.#signal);
+      link.answered();
+      return true;
+    } catch (error) {
+      if (!(error instanceof Unreachable)) throw error;
+      await link.pause(error, 0, this.#signal);
+      await read("/healthz", { signal: this.#signal });
+      return false;
+    }
+  }
+
+  #arrived(one) {
+    link.answered();
+    this.#change(one, { state: "sent", sent: one.file.size, id: one.target.id });
+  }
+
+  #lose(one, reason) {
+    this.#change(one, { state: "lost", sent: 0, reason, target: null });
+  }
+
+  #change(one, values) {
+    Object.assign(one, values);
+    this.#onProgress();
+  }
+}
+
+/** Make one job of sent parcels, or of whatever else `body` names; a repeated call makes no second one. */
+export async function makeJob(body, key, signal) {
+  const headers = { "Idempotency-Key": key };
+  return patiently((within) => sendJson("/v1/jobs", body, { headers, signal: within }), signal);
+}
+
+/** Like crypto.randomUUID, which plain-http servers in the home network do not get from the browser. */
+export function randomKey() {
+  const random = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Do something that may be done again, until the server answers. */
+async function patiently(act, signal) {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await act(signal);
+    } catch (error) {
+      const busy = error.code === "idempotency_in_progress" ? new Unreachable("busy", error) : error;
+      if (!(busy instanceof Unreachable)) throw error;
+      await link.pause(busy, tries, signal);
     }
   }
 }
 
-/** Do what makes another try sensible, or throw what ends the sending. */
-async function recover(error, key, breaks, signal) {
-  if (error.status === 401) return link.waitForKey(key);
-  if (error.code === "idempotency_in_progress") return link.pause(new Unreachable("busy", error), 2, signal);
-  if (!(error instanceof Unreachable)) throw error;
-  if (breaks >= BREAKS_WITH_SERVER_UP) throw error.problem ?? new Problem(0, { detail: SENDING_BREAKS });
-  await link.pause(error, breaks, signal);
-  return read("/healthz", { signal });
+function typeOf(file) {
+  return TYPE.test(file.type) ? file.type : "application/octet-stream";
 }
 
-function post(photos, title, headers, onProgress, signal) {
-  const form = new FormData();
-  form.append("job", JSON.stringify({ metadata: { title } }));
-  for (const photo of photos) form.append("images", photo, photo.name);
-  // fetch() cannot tell how much has been sent.
+async function isReadable(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** PUT a file and return the status, 0 where there was no answer; fetch() cannot tell how much has been sent. */
+function put(one, onProgress, signal) {
   const request = new XMLHttpRequest();
   return new Promise((resolve, reject) => {
     const stop = () => request.abort();
+    let stalled = setTimeout(stop, STALLED_MS);
     signal.addEventListener("abort", stop, { once: true });
-    request.upload.addEventListener("progress", (event) => onProgress(event.loaded, event.total));
-    request.addEventListener("loadend", () => {
-      signal.removeEventListener("abort", stop);
-      settle(request, signal, resolve, reject);
+    request.upload.addEventListener("progress", ({ loaded }) => {
+      clearTimeout(stalled);
+      stalled = setTimeout(stop, STALLED_MS);
+      one.sent = Math.min(loaded, one.file.size);
+      onProgress();
     });
-    request.open("POST", "/v1/jobs");
-    request.responseType = "json";
-    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    request.send(form);
+    request.addEventListener("loadend", () => {
+      clearTimeout(stalled);
+      signal.removeEventListener("abort", stop);
+      if (signal.aborted) reject(signal.reason);
+      else resolve(request.status);
+    });
+    request.open("PUT", addressOf(one.target.url));
+    for (const [name, value] of Object.entries(one.target.headers)) request.setRequestHeader(name, value);
+    request.send(one.file);
   });
 }
 
-function settle(request, signal, resolve, reject) {
-  const { status, response } = request;
-  if (signal.aborted) reject(signal.reason);
-  else if (status === 0) reject(new Unreachable("silent"));
-  else if (status < 300) resolve(response);
-  else reject(refusal(status, request.getResponseHeader("Retry-After"), response ?? {}));
+/** An address on this very server, as the browser knows the server: a proxy may have told it another scheme. */
+function addressOf(url) {
+  const { host, pathname, search } = new URL(url);
+  return host === location.host && pathname.startsWith("/v1/uploads/") ? pathname + search : url;
 }
 
-/** Like crypto.randomUUID, which plain-http servers in the home network do not get from the browser. */
-function randomKey() {
-  const random = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}

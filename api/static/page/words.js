@@ -7,7 +7,7 @@ const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeSty
 export const ITEM_REASONS = {
   object_not_found: "The photo is no longer where the job found it.",
   access_denied: "The service is not allowed to read this photo.",
-  url_forbidden: "The service does not fetch from this address.",
+  url_forbidden: "The service does not fetch from this address, which is not a public one.",
   download_failed: "The photo could not be fetched from where it lies.",
   unsupported_format: "This file is not an image of a kind that can be read here.",
   image_corrupt: "The file is damaged or incomplete.",
@@ -24,11 +24,11 @@ export const PROBLEM_REASONS = {
   model_not_available: "The model that was asked for is not available here.",
   upload_incomplete: "Not all photos arrived. Please send them again.",
   unauthorized: "The API key was not accepted.",
-  forbidden: "Your API key does not allow this.",
+  forbidden: "The server does not allow this.",
   not_found: "There is nothing at this address.",
   job_not_found: "This job does not exist, or it has been deleted.",
   method_not_allowed: "The server does not offer this.",
-  not_acceptable: "The server cannot answer in this format.",
+  not_acceptable: "This server cannot write that format. Whoever runs it can add what is missing: pyarrow.",
   idempotency_conflict: "These photos were already sent, but with other contents. Please start over.",
   idempotency_in_progress: "These photos are being received already.",
   job_state_conflict: "That is not possible in the present state of the job.",
@@ -43,6 +43,9 @@ export const PROBLEM_REASONS = {
   database_unavailable: "The server cannot reach its database for the moment.",
   broker_unavailable: "The server cannot reach its workers for the moment.",
 };
+
+// Codes with many reasons: the server's sentence says which one it is.
+const TELLING = new Set(["invalid_request", "forbidden", "quota_exceeded"]);
 
 export const STATUS_WORDS = {
   preparing: "Getting ready",
@@ -63,7 +66,7 @@ export function itemReason(error) {
 export function problemReason(problem) {
   const words = PROBLEM_REASONS[problem.code];
   if (!words) return problem.message;
-  return problem.code === "invalid_request" ? `${words} It says: ${problem.message}` : words;
+  return TELLING.has(problem.code) ? `${words} It says: ${problem.message}` : words;
 }
 
 /** One line on the state of a job. */
@@ -114,6 +117,16 @@ export function span(seconds) {
   if (seconds < 90) return `about ${Math.round(seconds)} s`;
   if (seconds < 5400) return `about ${Math.round(seconds / 60)} min`;
   return `about ${number.format(Math.round(seconds / 360) / 10)} h`;
+}
+
+/** How sure the model is of a caption: the mean probability of its words, from the mean of their logarithms. */
+export function sureness(score) {
+  return `${Math.round(Math.exp(score) * 100)} %`;
+}
+
+/** Sides of a photo in pixels. */
+export function sides({ width, height }) {
+  return width && height ? `${width} × ${height}` : "";
 }
 
 /** A moment in the reader's own time zone. */

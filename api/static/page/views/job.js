@@ -1,20 +1,22 @@
 /** The screen of one job: how far it is, what can be done, and its photos with their captions. */
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { guard } from "../../vendor/lit-html/directives/guard.js";
-import { repeat } from "../../vendor/lit-html/directives/repeat.js";
-import { isWaiting } from "../items.js";
-import { isOver, jobPath } from "../watch.js";
-import { count, figure, itemReason, jobTitle, problemReason, progressLine } from "../words.js";
+import { chosenOptions } from "../outbox.js";
+import { session } from "../session.js";
+import { isOver } from "../watch.js";
+import { count, figure, jobTitle, problemReason, progressLine, when } from "../words.js";
+import { AGAIN, DOWN, REMOVE, STOP } from "./icons.js";
+import { listView } from "./photos.js";
+import { viewerView } from "./viewer.js";
 
 /** What is shown at `#/jobs/{id}`. */
 export function jobView(screen) {
-  const { job, problem } = screen;
+  const { job, problem, viewer } = screen;
   return html`
     <nav aria-label="Back"><a class="back" href="#/">All jobs</a></nav>
     <h1 tabindex="-1">${job ? jobTitle(job) : "Job"}</h1>
-    ${problem && html`<p class="alert" role="alert">${problemReason(problem)}</p>`}
-    ${job ? [state(job), actions(screen), gallery(screen)] : nothing}
+    ${problem ? html`<p class="alert" role="alert">${problemReason(problem)}</p>` : nothing}
+    ${job ? [state(job), actions(screen), listView(screen)] : nothing} ${viewer ? viewerView(viewer) : nothing}
   `;
 }
 
@@ -22,8 +24,21 @@ function state(job) {
   return html`
     <p class="state">${progressLine(job)}</p>
     ${isOver(job) ? nothing : html`<progress aria-label="Progress" max="1" .value=${job.progress}></progress>`}
-    ${job.error && html`<p class="alert">${job.error.message}</p>`}
+    ${job.error ? html`<p class="alert">${job.error.message}</p>` : nothing}
+    <p class="fine">${facts(job)}</p>
   `;
+}
+
+/** What was asked for, and until when it is kept. */
+function facts({ created_at: made, expires_at: until, model, options }) {
+  const chosen = chosenOptions({ options }).filter((name) => name !== "model");
+  const parts = [
+    `Made ${when(made)}`,
+    `model ${model}`,
+    ...chosen.map((name) => `${name.replaceAll("_", " ")}: ${options[name]}`),
+    until && `kept until ${when(until)}`,
+  ];
+  return parts.filter(Boolean).join(" · ");
 }
 
 function actions(screen) {
@@ -31,11 +46,13 @@ function actions(screen) {
   const again = counts.failed + counts.canceled;
   const retry = (status === "completed" || status === "canceled") && again > 0;
   const stop = ["preparing", "queued", "running"].includes(status);
+  const button = (kind, icon, words, act) => html`<button class="button ${kind}" @click=${act}>${icon} ${words}</button>`;
   return html`
     <div class="actions">
       ${counts.succeeded + counts.failed ? downloads(screen) : nothing}
-      ${retry ? html`<button class="button" @click=${() => screen.retry()}>${retryWords(counts)}</button>` : nothing}
-      ${stop ? html`<button class="button" @click=${() => screen.cancel()}>Stop this job</button>` : nothing}
+      ${retry && session.maySubmit ? button("", AGAIN, retryWords(counts), () => screen.retry()) : nothing}
+      ${stop && session.maySubmit ? button("", STOP, "Stop this job", () => screen.cancel()) : nothing}
+      ${session.maySubmit ? button("quiet", REMOVE, "Delete", () => screen.remove()) : nothing}
     </div>
   `;
 }
@@ -44,83 +61,24 @@ function retryWords({ failed, canceled }) {
   return canceled ? `Caption the other ${figure(canceled + failed)}` : `Try ${count(failed, "failed photo")} again`;
 }
 
+const FORMATS = [
+  ["csv", "CSV", "a table for spreadsheets"],
+  ["jsonl", "JSONL", "a line of JSON for each photo"],
+  ["parquet", "Parquet", "a table for data tools"],
+  ["txt.zip", "TXT", "a zip file with a text file for each photo"],
+];
+
 function downloads(screen) {
   const words = isOver(screen.job) ? "Download" : "Download so far";
-  const one = (format, name) => html`
+  const one = ([format, name, what]) => html`
     <a
-      class="button"
       href=${screen.resultsPath(format)}
       download="${screen.id}.${format}"
-      aria-label="${words}: ${name}"
-      @click=${(event) => screen.download(event, format)}
+      aria-label="${words}: ${name}, ${what}"
+      title=${what}
+      @click=${format === "parquet" ? (event) => screen.check(event) : nothing}
       >${name}</a
     >
   `;
-  return html`<div class="downloads"><span aria-hidden="true">${words}</span>${one("csv", "CSV")}${one("jsonl", "JSONL")}</div>`;
-}
-
-function gallery(screen) {
-  const { counts } = screen.job;
-  return html`
-    <section aria-labelledby="photos-title">
-      <div class="gallery-head">
-        <h2 id="photos-title">Photos</h2>
-        ${counts.failed ? filters(screen, counts) : nothing}
-      </div>
-      ${repeat(screen.pages.lists.filter(isFilled), firstPosition, (items) => galleryPage(screen, items))}
-      ${screen.pages.more
-        ? html`<button class="button more" @click=${() => screen.look(nobody, always)}>Show more</button>`
-        : nothing}
-    </section>
-  `;
-}
-
-const isFilled = (items) => items.length > 0;
-const firstPosition = (items) => items[0].position;
-
-/** One page of cards: drawn again only when it was read again, laid out only near the screen. */
-function galleryPage(screen, items) {
-  return guard(
-    [screen.id, items],
-    () => html`
-      <ol class="gallery" id="photos-${firstPosition(items)}">
-        ${repeat(items, (item) => item.position, (item) => card(screen.id, item))}
-      </ol>
-    `,
-  );
-}
-
-const nobody = () => false;
-const always = () => true;
-
-function filters(screen, counts) {
-  const one = (status, words) => html`
-    <button class="filter" aria-pressed=${screen.filter === status} @click=${() => screen.show(status)}>
-      ${words}
-    </button>
-  `;
-  return html`
-    <div class="filters" role="group" aria-label="Which photos">
-      ${one("", `All ${figure(counts.total)}`)} ${one("failed", `Failed ${figure(counts.failed)}`)}
-    </div>
-  `;
-}
-
-function card(jobId, item) {
-  return html`
-    <li class="card ${item.status}">
-      ${item.error?.code === "image_too_large"
-        ? html`<item-photo><span>No preview</span></item-photo>`
-        : html`<item-photo src="${jobPath(jobId)}/items/${item.position}/image"></item-photo>`}
-      ${words(item)}
-      <p class="name">${item.name}</p>
-    </li>
-  `;
-}
-
-function words(item) {
-  if (isWaiting(item)) return html`<p class="caption waiting">${item.status === "running" ? "Looking…" : "Waiting"}</p>`;
-  if (item.status === "failed") return html`<p class="caption reason">${itemReason(item.error)}</p>`;
-  if (item.status === "canceled") return html`<p class="caption waiting">Left out</p>`;
-  return html`<p class="caption">${item.edited_caption ?? item.caption}</p>`;
+  return html`<div class="downloads" role="group" aria-label="Downloads">${DOWN}${FORMATS.map(one)}</div>`;
 }

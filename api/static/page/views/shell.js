@@ -1,26 +1,40 @@
-/** What surrounds every screen: the head, notices, the sending of photos, and the box for the key. */
+/** What surrounds every screen: the head, notices, the sending of photos, dialogs, and the box for the key. */
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { link } from "../link.js";
-import { bytes, count, problemReason } from "../words.js";
+import { session } from "../session.js";
+import { addressesView } from "./addresses.js";
+import { ARRIVE, CLOSE } from "./icons.js";
+import { sendingView } from "./sending.js";
 
 /** The whole page; `screen` makes what belongs to the present address. */
 export function shell(app, screen) {
   return html`
+    <a class="skip" href="#main" @click=${skip}>Skip to the content</a>
     <header class="head">
       <a class="brand" href="#/"><img src="/static/icon.svg" alt="" width="28" height="28" />Captionfleet</a>
       <nav aria-label="Page">
         ${app.screen ? html`<a class="plain" href="#/">New job</a>` : nothing}
-        ${link.key && !link.keyWanted
-          ? html`<button class="plain" @click=${() => link.signOut()}>Sign out</button>`
-          : nothing}
+        <a class="plain" href="/docs">API</a>
+        ${session.canEnd ? account() : nothing}
       </nav>
     </header>
-    <div role="status" class="notices">${trouble()} ${notice(app)}</div>
-    <main>${link.keyWanted ? signIn() : [sending(app), screen()]}</main>
+    <div role="status" class="trouble">${trouble()}</div>
+    <main id="main" tabindex="-1">${session.wanted ? signIn() : [sendingView(app.outbox, Boolean(app.screen)), screen()]}</main>
+    <div role="status" class="notices">${notice(app)}</div>
     <p role="status" class="unseen">${app.said}</p>
-    <div class="curtain" ?hidden=${!app.dragging} aria-hidden="true"><p>Drop to caption</p></div>
+    ${app.addresses ? addressesView(app) : nothing} ${app.question ? question(app) : nothing}
+    <div class="curtain" ?hidden=${!app.dragging} aria-hidden="true"><p>${ARRIVE} Drop to caption</p></div>
   `;
+}
+
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+function account() {
+  return html`<button class="plain" title="Signed in as ${session.known.owner}" @click=${() => session.end()}>Sign out</button>`;
 }
 
 const TROUBLE = {
@@ -31,8 +45,8 @@ const TROUBLE = {
 function trouble() {
   if (!link.trouble) return nothing;
   return html`
-    <p class="notice warn">
-      <span>${TROUBLE[link.trouble]}</span>
+    <p class="warning">
+      <span>${navigator.onLine ? TROUBLE[link.trouble] : "This device is offline. Going on as soon as it is back."}</span>
       <button class="plain" @click=${() => link.retryNow()}>Try now</button>
     </p>
   `;
@@ -40,62 +54,62 @@ function trouble() {
 
 function notice(app) {
   if (!app.notice) return nothing;
+  const { words, action } = app.notice;
+  const act = () => {
+    app.tell("");
+    action.run();
+  };
   return html`
-    <p class="notice">
-      <span>${app.notice}</span>
-      <button class="plain" @click=${() => app.tell("")}>Close</button>
-    </p>
-  `;
-}
-
-function sending({ sending, screen }) {
-  const { now } = sending;
-  if (now === null) return nothing;
-  const words = `Sending ${count(now.photos.length)}`;
-  return html`
-    <section class="sending" aria-labelledby="sending-title">
-      ${screen ? html`<h2 id="sending-title">${words}</h2>` : html`<h1 id="sending-title" tabindex="-1">${words}</h1>`}
-      ${now.problem ? broken(sending) : underWay(sending)}
-    </section>
-  `;
-}
-
-function underWay(sending) {
-  const { sent, total } = sending.now;
-  const all = total > 0 && sent >= total;
-  return html`
-    <progress aria-label="Photos sent" max="1" .value=${total ? sent / total : 0}></progress>
-    <p>${all ? "Sent. The server is putting them away…" : total ? `${bytes(sent)} of ${bytes(total)}` : "Starting…"}</p>
-    <button class="button" @click=${() => sending.stop()}>Stop sending</button>
-  `;
-}
-
-function broken(sending) {
-  return html`
-    <p class="alert" role="alert">${problemReason(sending.now.problem)}</p>
-    <div class="actions">
-      <button class="button primary" @click=${() => sending.again()}>Send again</button>
-      <button class="button" @click=${() => sending.stop()}>Never mind</button>
+    <div class="notice">
+      <p>${words}</p>
+      ${action ? html`<button class="plain" @click=${act}>${action.words}</button>` : nothing}
+      <button class="plain bare" aria-label="Close this message" @click=${() => app.tell("")}>${CLOSE}</button>
     </div>
   `;
 }
+
+function question(app) {
+  const { title, words, action, run } = app.question;
+  const gone = () => {
+    app.question = null;
+    app.changed();
+  };
+  const close = () => document.getElementById("question").close();
+  const act = () => {
+    close();
+    run();
+  };
+  return html`
+    <dialog id="question" class="small" aria-labelledby="question-title" @close=${gone}>
+      <h2 id="question-title">${title}</h2>
+      <p>${words}</p>
+      <div class="actions">
+        <button class="button danger" @click=${act}>${action}</button>
+        <button class="button" @click=${close}>Cancel</button>
+      </div>
+    </dialog>
+  `;
+}
+
+const WANTED = {
+  refused: "This key was not accepted. Is it complete, and neither expired nor revoked?",
+  silent: "The server does not answer. Please try again in a moment.",
+};
 
 function signIn() {
   const submit = (event) => {
     event.preventDefault();
     const key = new FormData(event.target).get("key").trim();
-    if (key) link.signIn(key);
+    if (key) session.open(key);
   };
   return html`
     <form class="sign-in" @submit=${submit}>
       <h1 tabindex="-1">Sign in</h1>
       <p>This server asks for an API key. Whoever runs it makes one with <code>captionfleet keys create</code>.</p>
-      ${link.keyWanted === "refused"
-        ? html`<p class="alert" role="alert">This key was not accepted. Is it complete, and not revoked?</p>`
-        : nothing}
+      ${WANTED[session.wanted] ? html`<p class="alert" role="alert">${WANTED[session.wanted]}</p>` : nothing}
       <label for="key">API key</label>
       <input id="key" name="key" type="password" autocomplete="current-password" required spellcheck="false" />
-      <p class="fine">Kept in this browser tab until you close it.</p>
+      <p class="fine">The server keeps it behind a cookie until you sign out.</p>
       <button class="button primary">Sign in</button>
     </form>
   `;
