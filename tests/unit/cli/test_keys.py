@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,13 @@ def _round_trip(run: Run, settings: dict[str, str]) -> None:
         ["ada", "read and write", "s3://more/"],
         ["ada", "read", "s3://pics/ada/"],
     ]
+
+    shown = json.loads(run("keys", "list", "--json", **settings).output)
+    assert [(one["id"], one["scopes"], one["state"]) for one in shown["keys"]] == [
+        (key_id, ["read", "submit"], "valid")
+    ]
+    assert datetime.fromisoformat(shown["keys"][0]["created_at"]).tzinfo is not None
+    assert {"owner": "ada", "bucket": "more", "prefix": "", "writable": True} in shown["grants"]
 
     assert run("keys", "ungrant", "ada", "s3://more", **settings).status == 0
     gone = run("keys", "ungrant", "ada", "s3://more", **settings)
