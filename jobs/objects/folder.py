@@ -38,7 +38,10 @@ class FolderObjects:
     def read(self, key: str, limit: int) -> bytes:
         """Return an object's bytes."""
         with self.open(key) as file:
-            data = file.read(limit + 1)
+            try:
+                data = file.read(limit + 1)
+            except OSError as error:
+                raise StorageUnavailable(f"the object folder cannot be read: {error}") from error
         if len(data) > limit:
             raise ItemError(ItemCode.IMAGE_TOO_LARGE, f"the image has more than {limit} bytes")
         return data

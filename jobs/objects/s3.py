@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from io import RawIOBase
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
@@ -13,6 +14,7 @@ from jobs.errors import CaptionfleetError, ItemCode, ItemError, StorageUnavailab
 from jobs.objects.s3_reads import FastReads
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
 
 PUT_THREADS = 8
@@ -117,7 +119,8 @@ class S3Objects:
     def open(self, key: str) -> BinaryIO:
         """Open an object for streaming."""
         with translated():
-            return cast(BinaryIO, self._s3.client.get_object(Bucket=self._bucket, Key=key)["Body"])
+            body = self._s3.client.get_object(Bucket=self._bucket, Key=key)["Body"]
+        return cast(BinaryIO, _Body(body))
 
     def url(self, key: str, content_type: str) -> str | None:
         """Return a presigned URL that serves the object as ``content_type``."""
@@ -178,6 +181,23 @@ class S3Objects:
         """Ask for the bucket."""
         with translated(item=False):
             self._s3.client.head_bucket(Bucket=self._bucket)
+
+
+class _Body(RawIOBase):
+    """An object on its way; where it breaks off, ``read`` raises ``StorageUnavailable``."""
+
+    def __init__(self, body: StreamingBody) -> None:
+        self._body = body
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return so many bytes, fewer only at the end."""
+        with translated():
+            return self._body.read(None if size < 0 else size)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._body.close()
+        super().close()
 
 
 def _read(client: S3Client, bucket: str, key: str, limit: int) -> bytes:
