@@ -121,6 +121,13 @@ def final(error: Exception, failures: int, *, own: bool) -> CaptionfleetError | 
     if isinstance(error, TransientError):
         return error if isinstance(error, StorageUnavailable) and not own and impatient else None
     if not isinstance(error, CaptionfleetError):
-        message = f"unexpected {type(error).__name__}; the server's log says more"
-        return RequestError("internal_error", message) if impatient else None
+        return coded(error) if impatient else None
     return None if own and error.code == ItemCode.ACCESS_DENIED else error
+
+
+def coded(error: Exception) -> CaptionfleetError:
+    """Return an error as clients may see it: of one that nobody foresaw, only its kind."""
+    if isinstance(error, CaptionfleetError):
+        return error
+    message = f"unexpected {type(error).__name__}; the server's log says more"
+    return RequestError("internal_error", message)

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from jobs.background import Background, Heartbeat, final, pause_s
+from jobs.background import Background, Heartbeat, coded, final, pause_s
 from jobs.errors import CaptionfleetError, ItemError, RequestError
 from jobs.grants import Access
 from jobs.objects.s3 import S3, split_uri
@@ -99,7 +99,7 @@ class OutputWriter:
             return
         foreseen = isinstance(error, CaptionfleetError)
         log.warning("the output of %s is written later: %s", output.job_id, error, exc_info=not foreseen)
-        self._store.outputs.postpone(output, pause_s(output.failures))
+        self._store.outputs.postpone(output, pause_s(output.failures), coded(error))
 
 
 class _Writing:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Update, insert, or_, select, update
 from jobs.errors import CaptionfleetError
 from jobs.records import JobOutput, JobStatus, OutputState, OutputStatus
 from jobs.store.database import Database
+from jobs.store.locks import lock_job
 from jobs.tables import JobRow, OutputRow
 
 ENDED = (JobStatus.COMPLETED, JobStatus.CANCELED, JobStatus.FAILED)
@@ -73,7 +74,11 @@ class OutputStore:
 
     def keep(self, output: Output, lease_s: float) -> bool:
         """Prolong the lease; false where the output is no longer this holder's."""
-        return self._change(output, lease_until=self._database.now(lease_s))
+        # One that was just let go stays free.
+        mine = _held(output).where(OutputRow.lease_until.is_not(None))
+        with self._database.write() as connection:
+            longer = mine.values(lease_until=self._database.now(lease_s))
+            return connection.execute(longer).rowcount == 1
 
     def save(self, output: Output, lease_s: float) -> bool:
         """Keep what was done and the lease; false where the output is no longer this holder's."""
@@ -84,6 +89,7 @@ class OutputStore:
             "failed": output.failed,
             "object_written": output.object_written,
             "failures": 0,
+            "error": None,
             "lease_until": self._database.now(lease_s),
         }
         return self._change(output, **values)
@@ -92,26 +98,30 @@ class OutputStore:
         """Let the next holder go on at once."""
         self._change(output, lease_until=None, holder=None)
 
-    def postpone(self, output: Output, delay_s: float) -> None:
-        """Let an output wait after a failure."""
+    def postpone(self, output: Output, delay_s: float, failure: CaptionfleetError) -> None:
+        """Let an output wait after a failure, which clients see meanwhile."""
         later = {"lease_until": None, "holder": None, "not_before": self._database.now(delay_s)}
-        self._change(output, **later, failures=OutputRow.failures + 1)
+        self._change(output, **later, failures=OutputRow.failures + 1, error=_error(failure))
 
     def end(self, output: Output, failure: CaptionfleetError | None) -> None:
         """Write that an output is done, or why it is not, together with the job's new version."""
         status = OutputStatus.FAILED if failure else OutputStatus.DONE
-        error = {"code": failure.code, "message": failure.message} if failure else None
+        error = _error(failure) if failure else None
         over = {"status": status, "error": error, "holder": None, "lease_until": None}
         with self._database.write() as connection:
             # As a retry of the job does: first the job, then its output.
             job = JobRow.id == output.job_id
-            connection.execute(select(JobRow.id).where(job).with_for_update(key_share=True))
+            lock_job(connection, job)
             if connection.execute(_held(output).values(**over)).rowcount == 1:
                 connection.execute(update(JobRow).where(job).values(version=JobRow.version + 1))
 
     def _change(self, output: Output, **values: Any) -> bool:
         with self._database.write() as connection:
             return connection.execute(_held(output).values(**values)).rowcount == 1
+
+
+def _error(failure: CaptionfleetError) -> dict[str, str]:
+    return {"code": failure.code, "message": failure.message}
 
 
 def _held(output: Output) -> Update:

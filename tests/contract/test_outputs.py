@@ -177,7 +177,9 @@ def test_a_bucket_that_is_away_has_a_day(service: Service, monkeypatch: pytest.M
     for count in range(2):
         make_due(service)
         assert writer.run_once()
-        assert (output(service, job["id"])["status"], failures(service)) == ("waiting", count + 1)
+        state = output(service, job["id"])
+        assert (state["status"], state["error"]["code"]) == ("waiting", "storage_unavailable")
+        assert failures(service) == count + 1
         assert not writer.run_once()
     make_due(service, failures=PATIENCE)
     version = service.services.store.jobs.get(OWNER, job["id"])[1]
@@ -203,6 +205,7 @@ def test_an_output_and_its_jobs_version_change_together(service: Service) -> Non
 
     store.outputs.end(held, None)
     assert len(commits) == 1
+    assert not store.outputs.keep(held, 30)
     assert output(service, job["id"])["status"] == "done"
 
 
@@ -223,7 +226,7 @@ def test_a_lease_is_kept_while_a_large_object_is_sent(
             seen.add(connection.execute(select(OutputRow.lease_until)).scalar_one())
         return len(seen) > 4
 
-    put: Any = outputs.put_whole
+    put: Any = s3_writes.put_whole
 
     def slow(*arguments: Any) -> None:
         wait_until(renewed, 20)
