@@ -161,5 +161,7 @@ def read_pixels(path: Path, size: int) -> Pixels:
     """Read a photo as uint8 (size, size, 3); raise ``TrainingError`` that names it if it cannot be read."""
     try:
         return read_image(path.read_bytes(), Preprocessing(size, size), MAX_PIXELS).pixels
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
     except ImageError as error:
         raise TrainingError(f"{path}: {error}") from error

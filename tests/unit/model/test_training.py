@@ -384,3 +384,14 @@ def test_a_damaged_photo_is_named(tmp_path: Path) -> None:
     (world.images / "1.png").write_bytes(b"not a picture")
     with pytest.raises(TrainingError, match=r"1\.png: "):
         train(world.images, world.captions, str(world.config), tmp_path / "out", on_progress=lambda _: None)
+    (world.images / "1.png").unlink()
+    (world.images / "1.png").mkdir()
+    with pytest.raises(TrainingError, match=r"1\.png cannot be read: Is a directory"):
+        train(world.images, world.captions, str(world.config), tmp_path / "out", on_progress=lambda _: None)
+
+
+def test_an_output_that_cannot_be_a_folder_is_named(world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(TrainingError, match=r"cannot be written to .*: choose another output folder"):
+            train(world.images, world.captions, str(world.config), output, on_progress=lambda _: None)
