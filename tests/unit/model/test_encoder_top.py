@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +10,12 @@ import torch
 
 from model.augmentation import view
 from model.bleu import SentenceBleu
-from model.dataset import read_captions
 from model.encoder import EfficientNetLite0, load_pretrained
 from model.encoder_base import GridEncoder
 from model.encoder_top import EncoderTop
 from model.errors import TrainingError
-from model.features import image_cache
 from model.reward import Reward
 from model.trained_captioner import check_cache
-
-from .conftest import World
 
 
 @pytest.fixture(scope="module")
@@ -65,29 +59,6 @@ def test_views_are_the_same_every_time_and_of_the_same_size() -> None:
     assert all(one.shape == pixels.shape and one.dtype == np.uint8 for one in drawn)
     assert all(np.array_equal(one, other) for one, other in zip(drawn, again, strict=True))
     assert len({one.tobytes() for one in [pixels, *drawn]}) == 5
-
-
-def test_a_stopped_cache_goes_on_and_only_training_sees_other_views(
-    world: World, encoder: EfficientNetLite0, tmp_path: Path
-) -> None:
-    photos = read_captions(world.captions, world.images)
-
-    def cache(folder: Path, seen: list[int]) -> np.ndarray:
-        return image_cache(
-            world.images, photos, encoder, "efficientnet-lite0", folder,
-            kind="trunk", views=2, on_progress=lambda done, _: seen.append(done),
-        )  # fmt: skip
-
-    seen: list[int] = []
-    whole = np.array(cache(tmp_path, seen))
-    assert seen == list(range(1, 12))  # 48 plain and 40 mirrored photos in batches of 8
-    assert whole.shape == (2, 48, 192, 7, 7)
-    assert not whole[1, 40:].any()
-    progress = tmp_path / "features.json"
-    progress.write_text(json.dumps(json.loads(progress.read_text()) | {"batches": 9}))
-    seen.clear()
-    assert np.array_equal(cache(tmp_path, seen), whole)
-    assert seen == [10, 11]
 
 
 def test_the_reward_takes_repeats_and_unfinished_ends_down() -> None:

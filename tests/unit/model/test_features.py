@@ -21,24 +21,24 @@ from .conftest import make_world
 class MeanColour(GridEncoder):
     """Sees one thing of a picture, so that a cache is computed in no time."""
 
-    size, positions, channels = 32, 1, 3
+    size, positions, channels, trunk_shape = 32, 1, 3, (3,)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map pixels (n, 32, 32, 3) to (n, 1, 3)."""
-        return pixels.float().mean((1, 2)).unsqueeze(1)
+    def trunk(self, pixels: Tensor) -> Tensor:
+        """Map pixels (n, 32, 32, 3) to (n, 3)."""
+        return pixels.float().mean((1, 2))
 
 
 Compute = Callable[..., features.Cache]
-PHOTOS = 18
+TRAIN, DEV = 16, 2
 
 
 @pytest.fixture
 def compute(tmp_path: Path) -> Compute:
-    world = make_world(tmp_path, train=16, dev=2)
+    world = make_world(tmp_path, train=TRAIN, dev=DEV)
     photos = read_captions(world.captions, world.images)
 
     def run(
-        *, name: str = "mean", stop_at: int | None = None, done: list[int] | None = None
+        folder: Path, *, name: str = "mean", stop_at: int | None = None, done: list[int] | None = None
     ) -> features.Cache:
         def progress(number: int, _total: int) -> None:
             if done is not None:
@@ -46,7 +46,7 @@ def compute(tmp_path: Path) -> Compute:
             if number == stop_at:
                 raise KeyboardInterrupt
 
-        return _cache(world.images, photos, name, tmp_path, progress)
+        return _cache(world.images, photos, name, folder, progress)
 
     return run
 
@@ -60,30 +60,38 @@ def _cache(
 ) -> features.Cache:
     encoder = MeanColour().eval()
     return features.image_cache(
-        images, photos, encoder, name, folder, kind="features", views=4, on_progress=progress
+        images, photos, encoder, name, folder, kind="trunk", views=4, on_progress=progress
     )
 
 
 def test_a_cache_that_was_stopped_half_way_is_filled(
-    compute: Compute, monkeypatch: pytest.MonkeyPatch
+    compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "_SAVED_EVERY", 4)
     done: list[int] = []
     with contextlib.suppress(KeyboardInterrupt):
-        compute(stop_at=6, done=done)
-    found = compute(done=done)
+        compute(tmp_path / "stopped", stop_at=6, done=done)
+    found = compute(tmp_path / "stopped", done=done)
     # What was noted as done, two batches before the end, is not computed again.
     assert done == [*range(1, 7), *range(5, 10)]
-    assert found.shape == (4, PHOTOS, 1, 3)
-    assert (found[:, :16] > 0).any(-1).all()
-    compute(done=done)
+    assert np.array_equal(found, compute(tmp_path / "whole"))
+    compute(tmp_path / "stopped", done=done)
     assert len(done) == 11
+
+
+def test_only_training_sees_other_views_than_the_plain_one(compute: Compute, tmp_path: Path) -> None:
+    found = compute(tmp_path)
+    assert found.shape == (4, TRAIN + DEV, 3)
+    seen = (found > 0).any(-1)
+    assert seen[0].all()
+    assert seen[1:, :TRAIN].all()
+    assert not seen[1:, TRAIN:].any()
 
 
 def test_a_cache_that_another_run_began_to_replace_is_computed_again(
     compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = np.array(compute())
+    whole = np.array(compute(tmp_path))
     replaced: list[Path] = []
 
     def killed(path: Path, _size: int) -> None:
@@ -93,7 +101,7 @@ def test_a_cache_that_another_run_began_to_replace_is_computed_again(
     with monkeypatch.context() as patch:
         patch.setattr(features, "reserve", killed)
         with pytest.raises(KeyboardInterrupt):
-            compute(name="other")
+            compute(tmp_path, name="other")
     assert not np.load(replaced[0], mmap_mode="r").any()
     assert json.loads((tmp_path / "features.json").read_text())["batches"] == 0
-    assert np.array_equal(compute(), whole)
+    assert np.array_equal(compute(tmp_path), whole)
