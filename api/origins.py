@@ -29,9 +29,12 @@ def refuse_other_sites(request: Request) -> None:
 
     Programs send neither header. Another port of the same host is another site.
     """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        # Browsers judge by the address they see; behind a proxy the Host may be another one.
+        if site.lower() not in _OWN:
+            raise RequestError("forbidden", f"a {site} page may not use this API")
+        return
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("Host", "localhost"):
         raise RequestError("forbidden", f"pages of {origin} may not use this API")
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None and site.lower() not in _OWN:
-        raise RequestError("forbidden", f"a {site} page may not use this API")

@@ -34,6 +34,8 @@ class Retries:
         if attempt >= self.attempts or not _passing(error, safe=safe):
             return None
         asked = error.retry_after if isinstance(error, ApiError) else None
+        if _used_up(error) and (asked or 0) > self.longest_pause_s:
+            return None
         # Jitter keeps many waiting clients from coming back at the same moment.
         jitter = random.uniform(0.5, 1.0)  # noqa: S311
         pause = asked if asked is not None else min(2 ** (attempt - 1), 15) * jitter
@@ -48,6 +50,11 @@ def may_have_acted(error: CaptionfleetError) -> bool:
     if isinstance(error, ConnectionFailed):
         return not error.unsent
     return isinstance(error, Unavailable) and error.status != 429
+
+
+def _used_up(error: CaptionfleetError) -> bool:
+    """Whether a quota is used up: it does not come back before its time, as a busy server may."""
+    return isinstance(error, ApiError) and error.code == "quota_exceeded"
 
 
 def _passing(error: CaptionfleetError, *, safe: bool) -> bool:

@@ -57,6 +57,18 @@ def test_a_busy_server_is_given_the_time_it_asks_for(
     assert heard[0] == Retry(1, 7, "it is database_unavailable (database_unavailable)")
 
 
+def test_a_quota_that_comes_back_tomorrow_is_not_waited_for(
+    script: Script, scripted: Either, pauses: list[float]
+) -> None:
+    script.answers = [
+        problem(429, "quota_exceeded", Retry_After="30"),
+        problem(429, "quota_exceeded", Retry_After="40000"),
+    ]
+    with pytest.raises(Unavailable, match="quota_exceeded"):
+        scripted.submit(Images(["s3://b/a"]))
+    assert pauses == [30]
+
+
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [

@@ -52,9 +52,11 @@ class Ann:
 
 
 def routes(app: Flask) -> list[tuple[str, str]]:
-    """Every method and path that the application answers."""
+    """Every method and path that the application answers; HEAD goes the way of GET."""
     rules = [(rule, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)) for rule in app.url_map.iter_rules()]
-    return sorted((method, path) for rule, path in rules for method in (rule.methods or ()) - {"OPTIONS"})
+    return sorted(
+        (method, path) for rule, path in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    )
 
 
 @pytest.fixture
@@ -80,13 +82,13 @@ def ann(deployment: Deployment) -> Ann:
 
 def ask(client: Client, method: str, path: str, ids: dict[str, str]) -> TestResponse:
     """Send a request that would be right if the ids were the client's."""
-    body = b"" if method in ("GET", "HEAD", "DELETE") else b'{"caption": "somebody else was here"}'
+    body = b"" if method in ("GET", "DELETE") else b'{"caption": "somebody else was here"}'
     return client.call(method, path.format(**ids), body, JSON if body else None)
 
 
 def said(answer: TestResponse, ids: dict[str, str]) -> tuple[int, str]:
     """What an answer says, without the ids that were asked for."""
-    text = json.dumps({**(answer.json or {}), "request_id": ""}) if answer.is_json or answer.data else ""
+    text = json.dumps({**json.loads(answer.data), "request_id": ""}) if answer.data else ""
     for value in sorted(ids.values(), key=len, reverse=True):
         text = text.replace(value, "ID") if len(value) > 1 else text
     return answer.status_code, text
@@ -222,24 +224,17 @@ def reads_no_metrics(ann: Ann) -> None:
 # Routes that act on the caller's own things alone, or on nobody's: what others see of them, and do by them.
 WITHOUT_IDS: dict[tuple[str, str], Callable[[Ann], None]] = {
     ("GET", "/v1/jobs"): sees_no_jobs,
-    ("HEAD", "/v1/jobs"): sees_no_jobs,
     ("POST", "/v1/jobs"): makes_a_job_of_its_own,
     ("POST", "/v1/captions"): captions_for_itself,
     ("POST", "/v1/uploads"): opens_uploads_of_its_own,
     ("GET", "/v1/webhooks/deliveries"): sees_no_deliveries,
-    ("HEAD", "/v1/webhooks/deliveries"): sees_no_deliveries,
     ("GET", "/v1/webhooks/secrets"): has_secrets_of_its_own,
-    ("HEAD", "/v1/webhooks/secrets"): has_secrets_of_its_own,
     ("POST", "/v1/webhooks/secrets"): replaces_no_secret,
     ("GET", "/v1/limits"): uses_its_own_quota,
-    ("HEAD", "/v1/limits"): uses_its_own_quota,
     ("GET", "/v1/admin/keys"): needs_the_scope,
-    ("HEAD", "/v1/admin/keys"): needs_the_scope,
     ("POST", "/v1/admin/keys"): makes_no_key,
     ("GET", "/v1/models"): is_told_nothing_of_owners,
-    ("HEAD", "/v1/models"): is_told_nothing_of_owners,
     ("GET", "/metrics"): reads_no_metrics,
-    ("HEAD", "/metrics"): reads_no_metrics,
 }
 
 
