@@ -1,12 +1,16 @@
-"""What decoding costs: by size of the photo, scaled in the decoder or in full, and in a confined process."""
+"""What decoding costs: by size of the photo, scaled or in full, in a confined process, with its filter or not."""
 
 from __future__ import annotations
 
 import io
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -23,6 +27,7 @@ PREPROCESSING = Preprocessing(224, 224)
 SIZES = ((1024, 768), (2016, 1512), (4032, 3024))
 PHOTOS = 8
 ROUNDS = 5
+RESTRICTION_ROUNDS = 15
 
 
 def photos(size: tuple[int, int]) -> list[bytes]:
@@ -87,6 +92,49 @@ def _isolation(setting: Setting) -> Iterator[Figure]:
     yield Figure("isolation, share of the bare loop", share, goal="<= 0.10")
 
 
+_UNRESTRICTED = """\
+import sys
+from worker import decode_child
+decode_child.restrict_system_calls = lambda: False
+decode_child.main(sys.argv[sys.argv.index("worker.decode_child") + 1:])
+"""
+
+
+@contextmanager
+def _unrestricted(folder: Path) -> Iterator[None]:
+    """Start decoding children without the kernel's filter of system calls."""
+    python, script, starter = sys.executable, folder / "child.py", folder / "python"
+    script.write_text(_UNRESTRICTED)
+    starter.write_text(f'#!/bin/sh\nexec {python} {script} "$@"\n')
+    starter.chmod(0o755)
+    sys.executable = str(starter)
+    try:
+        yield
+    finally:
+        sys.executable = python
+
+
+def _restriction(setting: Setting) -> Iterator[Figure]:
+    """Compare children with and without the filter, turn by turn: by processor time and by the clock."""
+    files = [path.read_bytes() for path in setting.files(32)]
+    ratios: dict[str, list[float]] = {"processor time": [], "speed": []}
+    with TemporaryDirectory() as folder, DecodePool(1, PREPROCESSING) as filtered, ExitStack() as held:
+        with _unrestricted(Path(folder)):
+            free = held.enter_context(DecodePool(1, PREPROCESSING))
+            free.decode(files[0]).result()
+        filtered.decode(files[0]).result()
+        for _ in range(RESTRICTION_ROUNDS):
+            for name, clock in (("processor time", _everything), ("speed", time.perf_counter)):
+                within, without = (
+                    _ms(clock, lambda data, pool=pool: pool.decode(data).result(), files)
+                    for pool in (filtered, free)
+                )
+                ratios[name].append(within / without if clock is _everything else without / within)
+    for name, goal in (("processor time", "<= 1.10"), ("speed", ">= 0.90")):
+        label = f"system calls restricted / not, {name}"
+        yield Figure(label, statistics.median(ratios[name]), goal=goal)
+
+
 def _everything() -> float:
     return processor_seconds(os.getpid())
 
@@ -95,3 +143,5 @@ def figures(setting: Setting) -> Iterator[Figure]:
     """Measure sizes, loss and isolation."""
     yield from _sizes()
     yield from _isolation(setting)
+    if sys.platform == "linux":
+        yield from _restriction(setting)

@@ -2,7 +2,7 @@
 
 ``worker.decode_process`` starts it and speaks to it over a socket: a request says how many bytes of image lie
 in the input memory, a reply what became of them; the pixels are then in the output memory. It ends with its
-parent.
+parent. Once it is ready, the kernel refuses it files, network and other processes (``worker.syscalls``).
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from model.captioner import Preprocessing
 from model.errors import CorruptImage, ImageError, ImageTooLarge, UnsupportedImage
 from model.image_formats import declared_pixels
 from model.images import DecodedImage, read_image
+from worker.syscalls import restrict_system_calls
 
-READY = b"R"
+READY, READY_UNRESTRICTED = b"R", b"U"
+"""Its first byte: whether the kernel restricts its system calls, or cannot here."""
 REQUEST = struct.Struct("<Q")
 REPLY = struct.Struct("<BII240p")
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG = 1
 _MAX_OPEN_FILES = 32
 # WebP: two canvases, the frame taken out and Pillow's own picture, four bytes each.
 _WORST_BYTES_PER_PIXEL = 16
@@ -94,7 +96,7 @@ def main(arguments: list[str]) -> None:
     _check_decoder(orders)
     _confine(orders)
     with socket.socket(fileno=control) as connection:
-        connection.sendall(READY)
+        connection.sendall(READY if restrict_system_calls() else READY_UNRESTRICTED)
         _serve(connection, source, target, orders)
 
 
@@ -140,9 +142,7 @@ def _die_with(parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("the parent is gone")
 

@@ -57,6 +57,8 @@ class DecodeProcess:
         self._orders = orders
         self.served = 0
         """Images handed to it so far."""
+        self.restricted = False
+        """Whether the kernel refuses it files, network and processes; known once it is ready."""
         self._held = contextlib.ExitStack()
         try:
             self._launch()
@@ -67,12 +69,13 @@ class DecodeProcess:
     def wait_ready(self) -> None:
         """Wait until the child can decode; raise ``DecoderUnavailable`` with its last words if it cannot."""
         try:
-            self._receive(len(READY), time.monotonic() + _START_LIMIT_S)
+            ready = self._receive(len(READY), time.monotonic() + _START_LIMIT_S)
         except (ChildDied, TimeoutError) as error:
             self._complaints.seek(0)
             words = self._complaints.read()[-_REPORT_BYTES:].decode(errors="replace").strip()
             reason = ": ".join(filter(None, (str(error), words)))
             raise DecoderUnavailable(f"no decoding process can be started: {reason}") from error
+        self.restricted = ready == READY
 
     def alive(self) -> bool:
         """Whether the child still runs."""

@@ -97,6 +97,7 @@ class _State:
         """Why no slot can start a child; empty while any can, or none has tried."""
         self._slots = slots
         self._down: set[_Slot] = set()
+        self._told = False
         self._lock = threading.Lock()
 
     def went_down(self, slot: _Slot, reason: str) -> bool:
@@ -106,6 +107,16 @@ class _State:
             if len(self._down) == self._slots:
                 self.unavailable = reason
             return bool(self.unavailable)
+
+    def tell_unrestricted(self) -> None:
+        """Log, once, that children decode with less around them than elsewhere."""
+        with self._lock:
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "this system cannot restrict the system calls of decoding processes (no seccomp): "
+                    "only their limits of memory and time hold"
+                )
 
     def came_up(self, slot: _Slot) -> None:
         """Note that a slot has a child."""
@@ -170,6 +181,8 @@ class _Slot:
         except DecoderUnavailable:
             self._drop_child()
             raise
+        if not child.restricted:
+            self._state.tell_unrestricted()
         return child
 
     def _drop_child(self) -> None:
@@ -220,7 +233,8 @@ class DecodePool:
     """A few confined child processes that decode images, usable from any number of threads.
 
     Each child runs without credentials in its environment, within ``memory_limit_bytes`` of its own (not
-    enforced on macOS), and is killed when one image takes longer than ``time_limit_s``. The worst format
+    enforced on macOS), without files, network and processes (``worker.syscalls``; Linux), and is killed when
+    one image takes longer than ``time_limit_s``. The worst format
     takes about 16 bytes a pixel, so the defaults leave room for every picture of ``max_pixels``.
     """
 

@@ -6,14 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from jobs.errors import ItemCode
+from model.images import read_image
 from tests.pictures import encode, jpeg_bytes
 from tests.processes import wait_until
+from tests.unit.decoding import exploit
 from tests.unit.decoding.children import (
     PIXELS,
     PREPROCESSING,
@@ -26,6 +30,7 @@ from tests.unit.decoding.children import (
     only_child,
     slow_image,
 )
+from tests.unit.images.samples import many
 from worker.decoding import DecodePool
 
 
@@ -107,6 +112,7 @@ def test_children_are_limited_by_the_kernel(pool: DecodePool) -> None:
 
 PARENT = """
 import sys
+from collections.abc import Iterator
 from model.captioner import Preprocessing
 from worker.decoding import DecodePool
 pool = DecodePool(2, Preprocessing(40, 30))
@@ -137,3 +143,63 @@ def test_children_die_with_a_killed_parent(busy: bool) -> None:
             wait_until(lambda: any(cpu_seconds(pid) - start > 0.3 for pid, start in clocks.items()))
         parent.kill()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), timeout=3)
+
+
+@pytest.fixture
+def taken_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DecodePool]:
+    """A pool whose real, confined children run an attacker's code where a decoder should be."""
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(exploit.__file__)} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with DecodePool(1, PREPROCESSING) as pool:
+        yield pool
+
+
+@linux
+def test_an_attacker_in_a_decoder_reaches_neither_files_nor_network_nor_processes(
+    taken_over: DecodePool, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    there.write_text("untouched")
+    error = taken_over.decode(f"attack {tmp_path}".encode()).exception(30)
+    assert str(error) == f"of {len(exploit.attacks('')) + 1}: "
+    assert there.read_text() == "untouched"
+    assert_right(taken_over.decode(jpeg_bytes(1)))
+
+
+def test_every_format_is_decoded_within_the_restrictions_as_without(pool: DecodePool) -> None:
+    for name, data in many().items():
+        there, here = pool.decode(data).result(30), read_image(data, PREPROCESSING)
+        assert np.array_equal(there.pixels, here.pixels), name
+
+
+@linux
+def test_a_decoder_can_still_end_itself(taken_over: DecodePool) -> None:
+    assert "SIGABRT" in str(taken_over.decode(b"abort").exception(30))
+
+
+@linux
+def test_the_same_attacks_work_outside(tmp_path: Path) -> None:
+    """Otherwise the refusals above would prove nothing."""
+    (tmp_path / "there").write_text("x")
+    named = ("tcp socket", "open for reading", "open for writing", "spawn", "memory file", "new code", "list")
+    for name in named:
+        if (opened := exploit.attacks(str(tmp_path))[name]()) and hasattr(opened, "close"):
+            opened.close()
+        elif isinstance(opened, int):
+            os.close(opened)
+
+
+@linux
+def test_where_system_calls_cannot_be_restricted_children_work_and_it_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(exploit.__file__)} --unknown-machine "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with DecodePool(2, PREPROCESSING) as pool:
+        for future in [pool.decode(jpeg_bytes(1)) for _ in range(6)]:
+            assert_right(future)
+    assert caplog.text.count("cannot restrict the system calls") == 1
