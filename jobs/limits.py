@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +46,12 @@ class Limits:
     images_per_job: int | None = None
 
     def changed(self, changes: Mapping[str, Any]) -> Limits:
-        """Return these limits but for what a key says otherwise."""
-        return replace(self, **changes) if changes else self
+        """Return these limits but for what a key says otherwise; names of a newer version are not read."""
+        known = {name: limit for name, limit in changes.items() if name in _NAMES}
+        return replace(self, **known) if known else self
 
 
+_NAMES = frozenset(field.name for field in fields(Limits))
 NO_LIMITS = Limits()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, or_, select, true, update
 
 from jobs.errors import CaptionfleetError
-from jobs.limits import Limits
+from jobs.limits import NO_LIMITS, Limits
 from jobs.queue import Message
 from jobs.records import FAST_JOB_IMAGES, JobStatus
 from jobs.store.bulk import NewItem, chunk_size, insert_chunks, insert_items
@@ -101,7 +101,7 @@ class ExpansionStore:
             position=row.position,
             slices=row.slices,
             failures=row.failures,
-            limits=None if row.limits is None else Limits(**row.limits),
+            limits=None if row.limits is None else NO_LIMITS.changed(row.limits),
         )
 
     def keep(self, job_id: str, holder: str, lease_s: float) -> bool:

@@ -119,6 +119,11 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
         parse_rate(text)
 
 
+def test_limits_that_a_newer_version_wrote_are_left_alone(deployment: Deployment) -> None:
+    client = limited(deployment, images_per_job=2, images_per_year=5)
+    assert client.get("/v1/limits").json["images_per_job"] == 2
+
+
 # Images
 
 
