@@ -24,6 +24,8 @@ class EndlessList extends HTMLElement {
   #columns = 1;
   #row = 0;
   #due = 0;
+  /** The index that shall have the focus as soon as its item is there, or null. */
+  #wanted = null;
   #leave = null;
   #sizes = new ResizeObserver(() => this.#resized());
 
@@ -77,8 +79,8 @@ class EndlessList extends HTMLElement {
     if (top < scrollY || top + this.#row > scrollY + innerHeight) {
       scrollTo({ top: Math.max(0, top - (innerHeight - this.#row) / 2), behavior: "instant" });
     }
+    this.#wanted = index;
     this.#draw();
-    this.#inner.querySelector(`[data-index="${index}"] .open`)?.focus({ preventScroll: true });
   }
 
   #drawSoon() {
@@ -98,6 +100,15 @@ class EndlessList extends HTMLElement {
     const rows = Math.ceil(this.shown / this.#columns);
     this.style.height = `${rows * this.#row}px`;
     this.#inner.style.transform = `translateY(${(first / this.#columns) * this.#row}px)`;
+    this.#focusWanted();
+  }
+
+  #focusWanted() {
+    const card = this.#wanted === null ? null : this.#inner.querySelector(`[data-index="${this.#wanted}"] .open`);
+    if (!card) return;
+    this.#wanted = null;
+    // Unless the person has gone elsewhere meanwhile.
+    if (document.activeElement === document.body || this.contains(document.activeElement)) card.focus({ preventScroll: true });
   }
 
   #cards(first, last) {

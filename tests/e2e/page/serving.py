@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Few images at a time, so that a job of some photos has a middle; a lost lease is noticed soon.
 SLOW = {
-    "CAPTIONFLEET_BATCH_SIZE": "2",
+    "CAPTIONFLEET_BATCH_SIZE": "4",
     "CAPTIONFLEET_THREADS": "1",
     "CAPTIONFLEET_DECODE_PROCESSES": "1",
     "CAPTIONFLEET_LEASE": "3",

@@ -15,32 +15,52 @@ if TYPE_CHECKING:
     from playwright.sync_api import FileChooser, Page
 
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-SCREENS = {"desktop": (1280, 860), "phone": (320, 640)}
+SCREENS = {"desktop, light": (1280, 860), "phone, dark": (320, 640)}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS)
-def test_every_screen_is_accessible(
-    page: Page, server: Server, photos: list[Path], scheme: str, screen: str
-) -> None:
+def test_every_view_is_accessible(page: Page, server: Server, photos: list[Path], screen: str) -> None:
     width, height = SCREENS[screen]
     page.set_viewport_size({"width": width, "height": height})
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
+    page.emulate_media(color_scheme="dark" if "dark" in screen else "light", reduced_motion="reduce")
     page.goto(server.url)
     choose(page, photos[0], upload("broken.jpg", BROKEN))
     wait_for_state(page, "1 failed")
     page.locator(".card.failed").wait_for()
     _check(page)
+    page.locator(".card .open").first.click()
+    page.get_by_label("Caption", exact=True).fill("Words that are not saved")
+    page.keyboard.press("Escape")
+    page.get_by_text("These words are not saved yet.").wait_for()
+    _check(page)
+    page.get_by_role("button", name="Discard").click()
+    page.get_by_role("button", name="Alt texts").click()
+    page.locator(".snippet").wait_for()
+    _check(page)
+    page.get_by_role("button", name="Delete").click()
+    _check(page)
+    page.get_by_role("button", name="Cancel").click()
     page.get_by_role("link", name="All jobs").click()
     page.locator(".jobs li").first.wait_for()
+    page.locator("summary").click()
     page.get_by_label("Choose photos").set_input_files([upload("notes.txt", b"", "text/plain")])
     page.locator(".notice").wait_for()
     _check(page)
+    page.get_by_role("button", name="Web or S3 addresses").click()
+    page.get_by_role("button", name="Caption them").click()
+    page.get_by_role("alert").wait_for()
+    _check(page)
 
 
-def test_the_box_for_the_key_is_accessible(page: Page, server: Server) -> None:
-    page.route("**/v1/**", lambda route: route.fulfill(status=401, json={"code": "unauthorized"}))
+def test_the_sending_and_the_box_for_the_key_are_accessible(page: Page, server: Server) -> None:
+    page.route("**/v1/uploads/*", lambda route: route.fulfill(status=403))
     page.goto(server.url)
+    page.get_by_label("Choose photos").set_input_files([upload("a.jpg", BROKEN)])
+    page.get_by_text("a.jpg: not taken by the storage").wait_for()
+    _check(page)
+    page.route("**/v1/session", lambda route: route.fulfill(status=401, json={"code": "unauthorized"}))
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.reload()
     page.get_by_label("API key").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("alert").wait_for()
@@ -53,22 +73,41 @@ def _check(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the screen"
 
 
-def test_photos_are_chosen_with_the_keyboard_alone(home: Page, photos: list[Path]) -> None:
+def test_everything_is_done_with_the_keyboard_alone(home: Page, server: Server, photos: list[Path]) -> None:
     choosers: list[FileChooser] = []
     home.on("filechooser", lambda chooser: choosers.append(chooser))
     focused = "document.activeElement?.labels?.[0]?.innerText.trim()"
-    for _ in range(5):
+    for _ in range(6):
         home.keyboard.press("Tab")
         if home.evaluate(focused) == "Choose photos":
             break
     home.keyboard.press("Enter")
     wait_until(lambda: home.title() and choosers, what="the file dialog")
-    choosers[0].set_files(photos[:1])
+    choosers[0].set_files(photos[:6])
     home.wait_for_url("**/#/jobs/*")
-    wait_for_state(home, "Finished")
-
-
-def test_the_end_of_a_job_is_announced(home: Page, photos: list[Path]) -> None:
-    choose(home, photos[0])
-    announced = home.get_by_role("status").filter(has_text="Finished · 1 of 1 photo captioned")
+    announced = home.get_by_role("status").filter(has_text="Finished · 6 of 6 photos captioned")
     announced.wait_for(state="attached")
+
+    home.locator(".card.succeeded .open").first.focus()
+    home.keyboard.press("ArrowRight")
+    assert _focused(home) == f"Open {photos[1].name}"
+    home.keyboard.press("End")
+    assert _focused(home) == f"Open {photos[5].name}"
+    home.keyboard.press("Home")
+    home.keyboard.press("Enter")
+    home.get_by_role("heading", name=photos[0].name, exact=True).wait_for()
+    home.keyboard.press("ArrowRight")
+    home.get_by_role("heading", name=photos[1].name, exact=True).wait_for()
+    home.get_by_label("Caption", exact=True).focus()
+    home.keyboard.press("Control+A")
+    home.keyboard.type("typed")
+    home.keyboard.press("Control+Enter")
+    wait_until(lambda: server.items(home)[1]["edited_caption"] == "typed", what="the edit")
+    home.keyboard.press("Escape")
+    home.get_by_role("dialog").wait_for(state="detached")
+    assert _focused(home) == f"Open {photos[1].name}"
+
+
+def _focused(page: Page) -> str | None:
+    label: str | None = page.evaluate("document.activeElement?.ariaLabel")
+    return label

@@ -11,7 +11,6 @@ import pytest
 
 from jobs.errors import REQUEST_STATUS, BrokerUnavailable, DatabaseUnavailable, ItemCode, StorageUnavailable
 from tests.e2e.page.serving import (
-    MOST_IMAGES,
     Server,
     Watch,
     choose,
@@ -23,16 +22,17 @@ from tests.e2e.page.serving import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 AWAY = "The server does not answer."
 NO_CONNECTION = ("net::ERR_",)
+FEW = 20
 
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
     """A server that only these tests use."""
-    with run_server() as server:
+    with run_server(CAPTIONFLEET_MAX_IMAGES=str(FEW)) as server:
         yield server
 
 
@@ -47,7 +47,7 @@ def mortal(own_server: Server) -> Server:
 def test_a_killed_server_is_waited_for(page: Page, watch: Watch, mortal: Server, photos: list[Path]) -> None:
     watch.expected = NO_CONNECTION
     page.goto(mortal.url)
-    choose(page, *many(60))
+    choose(page, *many(FEW))
     wait_for_state(page, "Captioning")
     page.locator(".card").first.wait_for()
     mortal.process.kill()
@@ -56,8 +56,8 @@ def test_a_killed_server_is_waited_for(page: Page, watch: Watch, mortal: Server,
     assert page.locator(".card").count() > 0, "what was there stays"
     mortal.start()
     notice.wait_for(state="detached")
-    wait_for_state(page, "Finished · 60 of 60 photos captioned")
-    assert mortal.job(page)["counts"]["succeeded"] == 60
+    wait_for_state(page, "Finished · 20 of 20 photos captioned")
+    assert mortal.job(page)["counts"]["succeeded"] == FEW
     watch.check(mortal.url)
 
 
@@ -110,16 +110,77 @@ def test_files_that_are_no_photos_are_not_sent(home: Page, server: Server) -> No
     assert server.get("/v1/jobs").json()["data"] == before
 
 
-def test_a_refused_upload_says_why(page: Page, server: Server, watch: Watch) -> None:
+def test_a_refused_job_says_why(page: Page, mortal: Server, watch: Watch) -> None:
     watch.expected = ("status of 413",)
-    page.goto(server.url)
-    page.get_by_label("Choose photos").set_input_files(many(MOST_IMAGES + 1))
+    page.goto(mortal.url)
+    page.get_by_label("Choose photos").set_input_files(many(FEW + 1))
     alert = page.get_by_role("alert")
     alert.wait_for()
     assert alert.inner_text() == "That is more photos than one job may hold."
     page.get_by_role("button", name="Never mind").click()
     choose(page, *many(2))
     wait_for_state(page, "Finished · 2 of 2 photos captioned")
+    watch.check(mortal.url)
+
+
+def test_offline_in_the_middle_of_the_sending_and_of_the_job(
+    page: Page, server: Server, watch: Watch
+) -> None:
+    watch.expected = NO_CONNECTION
+    page.goto(server.url)
+    page.get_by_label("Choose photos").wait_for()
+    page.context.set_offline(True)
+    page.get_by_label("Choose photos").set_input_files(many(40))
+    offline = page.get_by_text("This device is offline.")
+    offline.wait_for()
+    page.context.set_offline(False)
+    page.wait_for_url("**/#/jobs/*")
+    wait_for_state(page, "Captioning")
+    page.context.set_offline(True)
+    offline.wait_for()
+    page.context.set_offline(False)
+    offline.wait_for(state="detached")
+    wait_for_state(page, "Finished · 40 of 40 photos captioned")
+    watch.check(server.url)
+
+
+def test_photos_that_cannot_be_sent_are_named_and_the_others_captioned(
+    page: Page, server: Server, watch: Watch, tmp_path: Path
+) -> None:
+    watch.expected = ("net::ERR_", "status of 403")
+    names = ["kept.jpg", "moved.jpg", "refused.jpg"]
+    for photo, name in zip(many(3), names, strict=True):
+        (tmp_path / name).write_bytes(photo["buffer"])
+    page.goto(server.url)
+
+    def announced(route: Route) -> None:
+        answer = route.fetch()
+        (tmp_path / "moved.jpg").unlink(missing_ok=True)
+        ids = [target["id"] for target in answer.json()["data"]]
+        # The last of the three, and whatever new address it asks for.
+        page.route(f"**/{ids[-1]}?*", lambda route: route.fulfill(status=403))
+        route.fulfill(response=answer)
+
+    page.route("**/v1/uploads", announced)
+    page.get_by_label("Choose photos").set_input_files([tmp_path / name for name in names])
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    assert alert.locator("li").all_inner_texts() == [
+        "moved.jpg: moved, changed or not readable",
+        "refused.jpg: not taken by the storage",
+    ]
+    page.get_by_role("button", name="Caption the other 1").click()
+    page.wait_for_url("**/#/jobs/*")
+    wait_for_state(page, "Finished · 1 of 1 photo captioned")
+    assert [item["name"] for item in server.items(page)] == ["kept.jpg"]
+
+
+def test_a_server_without_streams_is_asked_instead(page: Page, server: Server, watch: Watch) -> None:
+    watch.expected = ("status of 502", "EventSource")
+    page.route("**/events", lambda route: route.fulfill(status=502))
+    page.goto(server.url)
+    choose(page, *many(20))
+    wait_for_state(page, "Finished · 20 of 20 photos captioned")
     watch.check(server.url)
 
 
