@@ -11,6 +11,8 @@ CHECKOV := 3.3.30
 GENERATOR := openapi-python-client==0.29.1 ruamel.yaml==0.19.1
 # Passed on to serve, test, bench and soak, for example: make test ARGS="tests/unit -x"
 ARGS :=
+# Most tests wait for servers and processes, so two files at a time keep two cores busy.
+TEST_PROCESSES := 2
 
 .PHONY: help demo serve test check check-deploy test-docker bench chaos soak setup setup-dev lock clean
 .DEFAULT_GOAL := help
@@ -24,8 +26,8 @@ demo: setup ## Caption the sample photos, or PHOTOS=folder, end to end on this m
 serve: setup ## Run the API, the web page and a worker in one process
 	@$(BIN)/captionfleet serve $(ARGS)
 
-test: setup-dev ## Run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup-dev ## Run all tests, TEST_PROCESSES=2 files at a time
+	@PYTHONUTF8=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 check: setup-dev ## Check style, types and import contracts
 	@status=0; for tool in "ruff check" "ruff format --check" mypy "lint-imports --no-logo"; do \

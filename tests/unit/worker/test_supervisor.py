@@ -32,9 +32,10 @@ def parent_of(child: str) -> Process:
 
 def test_a_dead_child_is_started_again_after_growing_pauses() -> None:
     parent = parent_of("import os; os.abort()")
-    wait_until(lambda: parent.output.count("got orders") == 3)
+    wait_until(lambda: "starting it again in 2 s" in parent.output)
     assert "status -6; starting it again in 0.5 s" in parent.output
     assert "status -6; starting it again in 1 s" in parent.output
+    assert parent.output.count("got orders") == 3
     assert parent.stop() == 0, "it ends while it waits"
 
 
