@@ -1,7 +1,8 @@
 """A worker process with a captioner that reads colours: ``python -m tests.worker_process parent|child``.
 
 ``CAPTIONER`` holds the captioner's fields as JSON. If the file ``FAULT`` exists, the first child is a
-consumer that stays connected and takes no messages, as is known of Celery after a broker's restart.
+consumer that stays connected and takes no messages, as is known of Celery after a broker's restart; it is
+noticed after ``SILENCE`` seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from jobs.errors import StartupError
 from jobs.settings import Settings, load_settings
 from tests.captioners import ColourCaptioner, SteeredCaptioner
-from worker import child
+from worker import child, liveness
 from worker.main import Supervisor, orders
 from worker.vital import EXIT_STARTUP
 
@@ -33,6 +34,7 @@ class Worker(child.WorkerProcess):
     def inject(self, fault: str) -> None:
         if fault and Path(fault).exists():
             Path(fault).unlink()
+            liveness.SILENCE_S = float(os.environ.get("SILENCE", liveness.SILENCE_S))
             threading.Thread(target=self._stop_consuming, daemon=True).start()
 
     def _stop_consuming(self) -> None:

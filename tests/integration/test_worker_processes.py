@@ -142,7 +142,7 @@ def test_a_worker_waits_for_its_database_and_broker(cluster: Cluster) -> None:
 def test_a_worker_that_stops_consuming_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
     fault = tmp_path / "fault"
     fault.touch()
-    worker = cluster.worker(FAULT=fault)
+    worker = cluster.worker(FAULT=fault, SILENCE=4)
     first = child_of(worker)
     wait_until(lambda: not fault.exists())
     job_id = cluster.pictures(40)
