@@ -299,7 +299,7 @@ class ChunkStore:
 _OPEN = {"state": "open", "owner": None, "lease_until": None, "alone": False, "noticed_at": None}
 
 
-def _claimed(row: Row[Any]) -> ClaimedItem:
+def _claimed(row: Row[int, str, str | None, str | None]) -> ClaimedItem:
     sha256 = row.sha256 if is_immutable(row.object_key) else None
     return ClaimedItem(row.position, row.source, row.object_key, sha256)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from sqlalchemy import update
@@ -193,7 +192,9 @@ def test_a_cancel_is_final_while_the_broker_is_away(store: Store) -> None:
 class ForbiddenObjects(FolderObjects):
     """Objects of which some prefixes cannot be deleted."""
 
-    forbidden: ClassVar[dict[str, Exception]] = {}
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.forbidden: dict[str, Exception] = {}
 
     def delete_prefix(self, prefix: str, meanwhile: Callable[[], object] | None = None) -> int:
         if prefix in self.forbidden:
