@@ -101,7 +101,7 @@ def _redis(url: str) -> Storage:
 
     options = {"socket_timeout": REDIS_TIMEOUT_S, "socket_connect_timeout": REDIS_TIMEOUT_S}
     # Once more at once: a connection that was idle may have been closed.
-    retry = Retry(NoBackoff(), 1)  # type: ignore[no-untyped-call]
+    retry = Retry(NoBackoff(), 1)
     return RedisStorage(url, wrap_exceptions=True, retry=retry, **options)  # type: ignore[arg-type]
 
 
