@@ -1,7 +1,8 @@
 """How smoothly the page's gallery scrolls: ``python -m benchmarks.page [--images 10000]``.
 
-A job of that many photos (200 different ones, each captioned once and then remembered) is opened in a headless
-Chromium without a GPU. Frame times are those between two calls of requestAnimationFrame while the page scrolls.
+A job of that many photos (200 different ones, each captioned once and then remembered) is opened in a
+headless Chromium without a GPU. A frame's time is that between two calls of requestAnimationFrame while the
+page scrolls.
 """
 
 from __future__ import annotations

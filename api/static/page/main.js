@@ -13,8 +13,9 @@ import { session } from "./session.js";
 import { jobOf } from "./sources.js";
 import { homeView } from "./views/home.js";
 import { jobView } from "./views/job.js";
+import { notices } from "./views/notices.js";
 import { shell } from "./views/shell.js";
-import { count, jobTitle } from "./words.js";
+import { count, figure, jobTitle } from "./words.js";
 
 const BRIEFLY_MS = 5000;
 
@@ -85,6 +86,8 @@ class App {
       empty.length && `Left out, empty: ${listing(empty)}.`,
     ].filter(Boolean);
     if (!photos.length) return this.tell(["There are no photos among these files.", ...left].join(" "));
+    const { most } = this.options;
+    if (photos.length > most) return this.tell(`These are ${count(photos.length)}; one job may hold ${figure(most)} here.`);
     if (left.length) this.tell(left.join(" "));
     this.outbox.addPhotos(photos, titleOf(photos, folder), this.options.wanted);
     if (this.outbox.sendings.length > 1) this.tell(`${count(photos.length)} will be sent after those on their way.`);
@@ -144,7 +147,7 @@ class App {
     this.#due = true;
     queueMicrotask(() => {
       this.#due = false;
-      render(shell(this, () => (this.screen ? jobView(this.screen) : homeView(this))), this.#root);
+      render(shell(this, () => (this.screen ? jobView(this.screen, notices(this)) : homeView(this))), this.#root);
       for (const dialog of document.querySelectorAll("dialog:not([open])")) dialog.showModal();
       document.title = this.#title();
       if (this.#focus) document.querySelector(this.#focus)?.focus();

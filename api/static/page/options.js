@@ -11,6 +11,8 @@ export const OPTION_NAMES = ["model", "num_beams", "num_captions", "max_length",
 export class Options {
   /** Models that may be named; null until they are known. */
   models = null;
+  /** How many photos a job may hold. */
+  most = Infinity;
   /** What was chosen, as text, by name. */
   chosen = kept();
   #onChange;
@@ -30,10 +32,11 @@ export class Options {
     return models.find(({ name }) => name === this.chosen.model) ?? models.find((model) => model.default) ?? null;
   }
 
-  /** Learn which models there are. */
+  /** Learn which models there are, and what a job may hold. */
   async load(signal) {
-    const response = await read("/v1/models", { signal });
-    this.models = (await response.json()).data;
+    const [models, limits] = await Promise.all(["/v1/models", "/v1/limits"].map((path) => read(path, { signal })));
+    this.models = (await models.json()).data;
+    this.most = (await limits.json()).images_per_job;
     if (!this.models.some(({ name }) => name === this.chosen.model)) this.choose("model", "");
     this.#onChange();
   }

@@ -9,6 +9,8 @@ const MOST_TRIES = 4;
 // Without a byte for so long the connection is taken for dead.
 const STALLED_MS = 45_000;
 const ADDRESSES_AGAIN = 2;
+// "Not now" is no fault of the photo's.
+const BUSY = new Set([429, 503]);
 const TYPE = /^image\/[a-zA-Z0-9.+-]{1,100}$/;
 
 /** Why a photo could not be sent. */
@@ -96,7 +98,7 @@ export class Upload {
         if (one.state !== "sending") return undefined;
       } else if (!(await isReadable(one.file))) {
         return this.#lose(one, "changed");
-      } else if (await this.#serverIsThere(status, tries)) {
+      } else if ((await this.#serverIsThere(status, tries)) && !BUSY.has(status)) {
         if (++tries > MOST_TRIES) return this.#lose(one, status ? "refused" : "broken");
       }
     }

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 DESKTOP = {"width": 1200, "height": 900}
 PHONE = {"width": 390, "height": 780}
+# How many photos on the screen are not there yet.
+BLANK = """[...document.querySelectorAll(".card.succeeded item-photo")].filter((photo) => {
+  const { top, bottom } = photo.getBoundingClientRect();
+  return top < innerHeight && bottom > 0 && !photo.querySelector("canvas");
+}).length"""
 # A job of this many, of copies of the sample photos.
 LARGE = 10_000
 
@@ -28,8 +33,7 @@ LARGE = 10_000
 def _settled(page: Page) -> bytes:
     """Wait for all captions and photos on the screen, and return a PNG of it."""
     wait_until(lambda: page.locator(".card .waiting").count() == 0, what="the captions")
-    blank = page.locator(".card.succeeded item-photo:not(:has(canvas))")
-    wait_until(lambda: blank.count() == 0, what="the photos")
+    wait_until(lambda: page.evaluate(BLANK) == 0, what="the photos")
     return page.screenshot(animations="disabled")
 
 
@@ -70,7 +74,7 @@ def take(browser: Browser, server: Server, photos: list[Path]) -> Iterator[tuple
     yield "page-edit", page.screenshot(animations="disabled")
     yield "page-dark", _settled(opened(DESKTOP, "dark", job))
     yield "page-phone", _settled(opened(PHONE, "light", job))
-    failure = opened(DESKTOP | {"height": 560}, "light", f"{job}?status=failed")
+    failure = opened(DESKTOP | {"height": 720}, "light", f"{job}?status=failed")
     failure.locator(".card.failed").wait_for()
     yield "page-failure", _settled(failure)
     alt = opened(DESKTOP | {"height": 700}, "light", f"{job}?view=alt")
@@ -93,7 +97,7 @@ def main() -> None:
         for name, data in take(browser, server, photos):
             picture = Image.open(io.BytesIO(data)).convert("RGB")
             picture.thumbnail((900, 900))
-            few = picture.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            few = picture.quantize(192, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
             few.save(folder / f"{name}.png", optimize=True)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +26,6 @@ SLOW = {
     "CAPTIONFLEET_DECODE_PROCESSES": "1",
     "CAPTIONFLEET_LEASE": "3",
 }
-# Room for the longest list that is tested; servers of a test's own may take fewer.
-MOST_IMAGES = 20_000
 BROKEN = jpeg_bytes(0)[:300]
 
 
@@ -44,27 +41,12 @@ class Server:
         self.port = reserve_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = scratch_folder("page")
-        self.headers: dict[str, str] = {}
         command = shutil.which("captionfleet", path=str(Path(sys.executable).parent))
         assert command, "the command captionfleet is not installed beside this Python"
-        self._command = command
-        settings = {**SLOW, "CAPTIONFLEET_MAX_IMAGES": str(MOST_IMAGES), **settings}
-        self._environment = _environment(CAPTIONFLEET_DATA_DIR=str(self.folder / "data"), **settings)
+        environment = _environment(CAPTIONFLEET_DATA_DIR=str(self.folder / "data"), **SLOW | settings)
         self.process = Process(
-            [command, "serve", "--port", str(self.port)], environment=self._environment, folder=self.folder
+            [command, "serve", "--port", str(self.port)], environment=environment, folder=self.folder
         )
-
-    def run(self, *arguments: str) -> str:
-        """Run another `captionfleet` command with the same settings and return what it prints."""
-        return subprocess.run(
-            [self._command, *arguments],
-            env=self._environment,
-            cwd=self.folder,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        ).stdout
 
     def start(self) -> None:
         """Start the server and wait until it can take jobs."""
@@ -78,7 +60,7 @@ class Server:
 
     def get(self, path: str) -> httpx.Response:
         """Read from the API."""
-        return httpx.get(self.url + path, headers=self.headers, timeout=30).raise_for_status()
+        return httpx.get(self.url + path, timeout=30).raise_for_status()
 
     def job(self, page: Page) -> dict[str, Any]:
         """Return the job that the page shows."""

@@ -1,4 +1,4 @@
-"""A list of ten thousand is as light as one of fifty."""
+"""A list of thousands is as light as one of fifty; `python -m benchmarks.page` measures ten thousand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.processes import wait_until
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-COUNT = 10_000
+COUNT = 3_000
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def large_job(server: Server) -> str:
     return job
 
 
-def test_ten_thousand_photos_are_scrolled_in_bounded_memory(
+def test_thousands_of_photos_are_scrolled_in_bounded_memory(
     page: Page, server: Server, watch: Watch, large_job: str
 ) -> None:
     page.goto(f"{server.url}/#/jobs/{large_job}")

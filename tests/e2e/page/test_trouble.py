@@ -110,10 +110,15 @@ def test_files_that_are_no_photos_are_not_sent(home: Page, server: Server) -> No
     assert server.get("/v1/jobs").json()["data"] == before
 
 
-def test_a_refused_job_says_why(page: Page, mortal: Server, watch: Watch) -> None:
+def test_too_many_photos_are_said_before_they_are_sent_and_a_refused_job_says_why(page: Page, mortal: Server, watch: Watch) -> None:
     watch.expected = ("status of 413",)
     page.goto(mortal.url)
     page.get_by_label("Choose photos").set_input_files(many(FEW + 1))
+    page.get_by_text("These are 21 photos; one job may hold 20 here.").wait_for()
+    page.get_by_role("button", name="Web or S3 addresses").click()
+    addresses = "\n".join(f"http://127.0.0.1:9/{n}.jpg" for n in range(FEW + 1))
+    page.get_by_label("Addresses, one a line").fill(addresses)
+    page.get_by_role("button", name="Caption them").click()
     alert = page.get_by_role("alert")
     alert.wait_for()
     assert alert.inner_text() == "That is more photos than one job may hold."
@@ -130,7 +135,7 @@ def test_offline_in_the_middle_of_the_sending_and_of_the_job(
     page.goto(server.url)
     page.get_by_label("Choose photos").wait_for()
     page.context.set_offline(True)
-    page.get_by_label("Choose photos").set_input_files(many(40))
+    page.get_by_label("Choose photos").set_input_files(many(30))
     offline = page.get_by_text("This device is offline.")
     offline.wait_for()
     page.context.set_offline(False)
@@ -140,7 +145,7 @@ def test_offline_in_the_middle_of_the_sending_and_of_the_job(
     offline.wait_for()
     page.context.set_offline(False)
     offline.wait_for(state="detached")
-    wait_for_state(page, "Finished · 40 of 40 photos captioned")
+    wait_for_state(page, "Finished · 30 of 30 photos captioned")
     watch.check(server.url)
 
 
@@ -179,8 +184,8 @@ def test_a_server_without_streams_is_asked_instead(page: Page, server: Server, w
     watch.expected = ("status of 502", "EventSource")
     page.route("**/events", lambda route: route.fulfill(status=502))
     page.goto(server.url)
-    choose(page, *many(20))
-    wait_for_state(page, "Finished · 20 of 20 photos captioned")
+    choose(page, *many(6))
+    wait_for_state(page, "Finished · 6 of 6 photos captioned")
     watch.check(server.url)
 
 

@@ -9,14 +9,14 @@ import { AGAIN, DOWN, REMOVE, STOP } from "./icons.js";
 import { listView } from "./photos.js";
 import { viewerView } from "./viewer.js";
 
-/** What is shown at `#/jobs/{id}`. */
-export function jobView(screen) {
+/** What is shown at `#/jobs/{id}`; `notices` are shown where they can be reached. */
+export function jobView(screen, notices) {
   const { job, problem, viewer } = screen;
   return html`
     <nav aria-label="Back"><a class="back" href="#/">All jobs</a></nav>
     <h1 tabindex="-1">${job ? jobTitle(job) : "Job"}</h1>
     ${problem ? html`<p class="alert" role="alert">${problemReason(problem)}</p>` : nothing}
-    ${job ? [state(job), actions(screen), listView(screen)] : nothing} ${viewer ? viewerView(viewer) : nothing}
+    ${job ? [state(job), actions(screen), listView(screen)] : nothing} ${viewer ? viewerView(viewer, notices) : nothing}
   `;
 }
 

@@ -4,7 +4,8 @@ import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { link } from "../link.js";
 import { session } from "../session.js";
 import { addressesView } from "./addresses.js";
-import { ARRIVE, CLOSE } from "./icons.js";
+import { ARRIVE } from "./icons.js";
+import { notices } from "./notices.js";
 import { sendingView } from "./sending.js";
 
 /** The whole page; `screen` makes what belongs to the present address. */
@@ -21,7 +22,7 @@ export function shell(app, screen) {
     </header>
     <div role="status" class="trouble">${trouble()}</div>
     <main id="main" tabindex="-1">${session.wanted ? signIn() : [sendingView(app.outbox, Boolean(app.screen)), screen()]}</main>
-    <div role="status" class="notices">${notice(app)}</div>
+    ${app.screen?.viewer ? nothing : notices(app)}
     <p role="status" class="unseen">${app.said}</p>
     ${app.addresses ? addressesView(app) : nothing} ${app.question ? question(app) : nothing}
     <div class="curtain" ?hidden=${!app.dragging} aria-hidden="true"><p>${ARRIVE} Drop to caption</p></div>
@@ -49,22 +50,6 @@ function trouble() {
       <span>${navigator.onLine ? TROUBLE[link.trouble] : "This device is offline. Going on as soon as it is back."}</span>
       <button class="plain" @click=${() => link.retryNow()}>Try now</button>
     </p>
-  `;
-}
-
-function notice(app) {
-  if (!app.notice) return nothing;
-  const { words, action } = app.notice;
-  const act = () => {
-    app.tell("");
-    action.run();
-  };
-  return html`
-    <div class="notice">
-      <p>${words}</p>
-      ${action ? html`<button class="plain" @click=${act}>${action.words}</button>` : nothing}
-      <button class="plain bare" aria-label="Close this message" @click=${() => app.tell("")}>${CLOSE}</button>
-    </div>
   `;
 }
 

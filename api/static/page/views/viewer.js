@@ -6,7 +6,7 @@ import { itemReason, sides, sureness } from "../words.js";
 import { BEFORE, CLOSE, COPY, NEXT } from "./icons.js";
 
 /** The dialog; Escape asks what becomes of unsaved words, if there are any. */
-export function viewerView(viewer) {
+export function viewerView(viewer, notices) {
   const { item } = viewer;
   const cancel = (event) => {
     event.preventDefault();
@@ -25,6 +25,7 @@ export function viewerView(viewer) {
         <div class="picture">${picture(viewer)}</div>
         <div class="sheet">${session.maySubmit ? editor(viewer) : html`<p class="caption">${viewer.draft}</p>`} ${about(viewer)}</div>
       </div>
+      ${notices}
     </dialog>
   `;
 }
