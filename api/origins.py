@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from flask import Request
 
@@ -19,7 +19,8 @@ def refuse_other_hosts(request: Request) -> None:
     A page whose name comes to resolve to 127.0.0.1 could read the answers; the Host gives it away.
     """
     host = request.headers.get("Host", "localhost")
-    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    parts = _split(f"//{host}")
+    if parts is None or not is_loopback(parts.hostname or ""):
         message = f"without API keys only this machine is served, not {host}: set CAPTIONFLEET_REQUIRE_KEYS=1"
         raise RequestError("forbidden", message)
 
@@ -36,5 +37,16 @@ def refuse_other_sites(request: Request) -> None:
             raise RequestError("forbidden", f"a {site} page may not use this API")
         return
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("Host", "localhost"):
+    if origin is None:
+        return
+    parts = _split(origin)
+    if parts is None or parts.netloc != request.headers.get("Host", "localhost"):
         raise RequestError("forbidden", f"pages of {origin} may not use this API")
+
+
+def _split(address: str) -> SplitResult | None:
+    """Take an address apart; ``None`` for what is none, such as one whose bracket is not closed."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""What decoding costs: by size of the photo, scaled or in full, in a confined process, with its filter or not."""
+"""What decoding costs: by size of the photo, scaled or in full, confined, and with its filter or not."""
 
 from __future__ import annotations
 

@@ -69,5 +69,9 @@ class References:
 
 def url_name(url: str) -> str:
     """Return what a URL's file is called: the end of its path, else its host."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # Such as a bracket too many: the item fails when its bytes are fetched, and says why.
+        return clean_name(url, "image")
     return clean_name(unquote(parts.path.rstrip("/")), parts.netloc or "image")
