@@ -15,6 +15,7 @@ JOBS = "/v1/jobs"
 # What the server reads of a JSON request; a longer list goes as a manifest, which it reads line by line.
 JSON_BYTES = 8 * 1024 * 1024
 LINES = "application/x-ndjson"
+LINES_AT_ONCE = 1000
 # What a manifest has no place for.
 UNLISTED = {"metadata", "output"}
 # Of an upload's id: a little more than servers give.
@@ -184,7 +185,8 @@ def _reference(image: str | Reference) -> Reference:
 
 def _lines(images: Sequence[Reference]) -> Body:
     def blocks() -> Iterator[bytes]:
-        return (as_json(image) + b"\n" for image in images)
+        for start in range(0, len(images), LINES_AT_ONCE):
+            yield b"".join(as_json(image) + b"\n" for image in images[start : start + LINES_AT_ONCE])
 
     return Body(LINES, sum(map(len, blocks())), blocks)
 
