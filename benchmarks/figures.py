@@ -70,7 +70,9 @@ def write_json(path: Path, about: dict[str, Any], figures: Iterable[Figure]) -> 
 
 def compare(path: Path, figures: Iterable[Figure]) -> Iterator[str]:
     """Yield a line for each figure that an earlier run's JSON holds too: then, now, and their ratio."""
-    then = {entry["name"]: entry["value"] for entry in json.loads(path.read_text())["figures"]}
+    then = {
+        entry["name"]: entry["value"] for entry in json.loads(path.read_text(encoding="utf-8"))["figures"]
+    }
     for figure in figures:
         if before := then.get(figure.name):
             yield f"{figure.name:<58}{before:>12.4g}{figure.value:>12.4g}{figure.value / before:>8.2f} x"

@@ -102,7 +102,7 @@ def image_cache(
 def _batches_done(table: Path, progress: Path, identity: str) -> int:
     if not (table.exists() and progress.exists()):
         return 0
-    state = json.loads(progress.read_text())
+    state = json.loads(progress.read_text(encoding="utf-8"))
     return int(state["batches"]) if state["identity"] == identity else 0
 
 

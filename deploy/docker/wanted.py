@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 files = ("pyproject.toml", "client/pyproject.toml")
-project, client = (tomllib.loads(Path(file).read_text())["project"] for file in files)
+project, client = (tomllib.loads(Path(file).read_text(encoding="utf-8"))["project"] for file in files)
 extras = project["optional-dependencies"]
 named = [line for extra in sys.argv[1:] for line in extras[extra]]
 wanted = [*project["dependencies"], *client["dependencies"], *named]

@@ -214,7 +214,7 @@ def _file_system(folder: Path) -> str | None:
         return None
     best = ("", "")
     target = str(folder.resolve())
-    for line in mounts.read_text().splitlines():
+    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         _, point, kind = line.split(" ")[:3]
         inside = target == point or target.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best[0]):
@@ -229,7 +229,7 @@ _guard = threading.Lock()
 def _take_lock(path: Path) -> IO[str]:
     with _guard:
         try:
-            lock = path.open("a+")
+            lock = path.open("a+", encoding="utf-8")
         except OSError as error:
             raise StartupError("configuration_invalid", f"CAPTIONFLEET_DATA_DIR: {error}") from error
         try:
