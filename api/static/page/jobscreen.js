@@ -29,6 +29,7 @@ export class JobScreen {
   #said = "";
   #typing = 0;
   #following = false;
+  #retryNext = false;
   #leave = new AbortController();
 
   /** `known` is the job when it was read already: then there is something to show at once. */
@@ -85,8 +86,10 @@ export class JobScreen {
     });
   }
 
-  /** Queue again what failed or was left out. */
+  /** Queue again what failed or was left out; of a job that is stopping, once it has stopped. */
   retry() {
+    this.#retryNext = this.job.status === "canceling";
+    if (this.#retryNext) return undefined;
     return this.#act("retry", () => this.#follow());
   }
 
@@ -194,6 +197,7 @@ export class JobScreen {
     this.items.outdate(job.counts.total, all || reopened);
     this.#announce();
     this.#app.changed();
+    if (this.#retryNext && isOver(job)) this.retry();
   }
 
   /** Tell listeners about quarters and ends, not about every photo. */

@@ -99,7 +99,7 @@ class EndlessList extends HTMLElement {
     render(this.#cards(first, last), this.#inner);
     const rows = Math.ceil(this.shown / this.#columns);
     this.style.height = `${rows * this.#row}px`;
-    this.#inner.style.transform = `translateY(${(first / this.#columns) * this.#row}px)`;
+    this.#inner.style.top = `${(first / this.#columns) * this.#row}px`;
     this.#focusWanted();
   }
 

@@ -15,7 +15,7 @@ import { homeView } from "./views/home.js";
 import { jobView } from "./views/job.js";
 import { notices } from "./views/notices.js";
 import { shell } from "./views/shell.js";
-import { count, figure, jobTitle } from "./words.js";
+import { count, figure, jobTitle, problemReason } from "./words.js";
 
 const BRIEFLY_MS = 5000;
 
@@ -58,9 +58,13 @@ class App {
   /** Begin: learn who this is and what the server offers. */
   async start() {
     this.open();
-    const response = await read("/v1/session");
-    session.learn(await response.json());
-    await this.options.load();
+    try {
+      const response = await read("/v1/session");
+      session.learn(await response.json());
+      await this.options.load();
+    } catch (error) {
+      this.tell(problemReason(error));
+    }
   }
 
   /** Show what the address names, and move the focus there. */

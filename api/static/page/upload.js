@@ -1,6 +1,6 @@
 /** Photos on their way into the object store: a few at a time, each tried again by itself. */
 
-import { Unreachable } from "./calls.js";
+import { Problem, Unreachable } from "./calls.js";
 import { ask, link, read, sendJson } from "./link.js";
 
 const LANES = 4;
@@ -9,6 +9,11 @@ const MOST_TRIES = 4;
 // Without a byte for so long the connection is taken for dead.
 const STALLED_MS = 45_000;
 const ADDRESSES_AGAIN = 2;
+// So many in a row are not the photos' own fault.
+const MOST_LOST = 8;
+const CLOSED =
+  "The storage takes no photos from this page. If that goes on, whoever runs the server has to let this page's " +
+  "address into the bucket (CORS).";
 // "Not now" is no fault of the photo's.
 const BUSY = new Set([429, 503]);
 const TYPE = /^image\/[a-zA-Z0-9.+-]{1,100}$/;
@@ -35,6 +40,7 @@ export class Upload {
   #onProgress;
   #signal;
   #announcing = null;
+  #lostInARow = 0;
 
   constructor(parcels, onProgress, signal) {
     this.#parcels = parcels;
@@ -121,11 +127,14 @@ export class Upload {
 
   #arrived(one) {
     link.answered();
+    this.#lostInARow = 0;
     this.#change(one, { state: "sent", sent: one.file.size, id: one.target.id });
   }
 
   #lose(one, reason) {
     this.#change(one, { state: "lost", sent: 0, reason, target: null });
+    if (reason !== "refused" && reason !== "broken") return;
+    if (++this.#lostInARow >= MOST_LOST) throw new Problem(0, { detail: CLOSED });
   }
 
   #change(one, values) {

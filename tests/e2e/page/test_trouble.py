@@ -110,7 +110,9 @@ def test_files_that_are_no_photos_are_not_sent(home: Page, server: Server) -> No
     assert server.get("/v1/jobs").json()["data"] == before
 
 
-def test_too_many_photos_are_said_before_they_are_sent_and_a_refused_job_says_why(page: Page, mortal: Server, watch: Watch) -> None:
+def test_too_many_photos_are_said_before_they_are_sent_and_a_refused_job_says_why(
+    page: Page, mortal: Server, watch: Watch
+) -> None:
     watch.expected = ("status of 413",)
     page.goto(mortal.url)
     page.get_by_label("Choose photos").set_input_files(many(FEW + 1))
@@ -178,6 +180,13 @@ def test_photos_that_cannot_be_sent_are_named_and_the_others_captioned(
     page.wait_for_url("**/#/jobs/*")
     wait_for_state(page, "Finished · 1 of 1 photo captioned")
     assert [item["name"] for item in server.items(page)] == ["kept.jpg"]
+
+
+def test_a_bucket_that_takes_nothing_ends_the_sending(page: Page, server: Server) -> None:
+    page.route("**/v1/uploads/*", lambda route: route.fulfill(status=403))
+    page.goto(server.url)
+    page.get_by_label("Choose photos").set_input_files(many(12))
+    page.get_by_role("alert").filter(has_text="The storage takes no photos from this page.").wait_for()
 
 
 def test_a_server_without_streams_is_asked_instead(page: Page, server: Server, watch: Watch) -> None:

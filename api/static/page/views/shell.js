@@ -17,7 +17,7 @@ export function shell(app, screen) {
       <nav aria-label="Page">
         ${app.screen ? html`<a class="plain" href="#/">New job</a>` : nothing}
         <a class="plain" href="/docs">API</a>
-        ${session.canEnd ? account() : nothing}
+        ${session.canEnd ? account(app) : nothing}
       </nav>
     </header>
     <div role="status" class="trouble">${trouble()}</div>
@@ -34,8 +34,9 @@ function skip(event) {
   document.getElementById("main").focus();
 }
 
-function account() {
-  return html`<button class="plain" title="Signed in as ${session.known.owner}" @click=${() => session.end()}>Sign out</button>`;
+function account(app) {
+  const end = () => session.end().catch(() => app.tell("The server does not answer. You are still signed in."));
+  return html`<button class="plain" title="Signed in as ${session.known.owner}" @click=${end}>Sign out</button>`;
 }
 
 const TROUBLE = {
