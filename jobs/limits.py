@@ -26,10 +26,10 @@ class Rate:
 @lru_cache(maxsize=256)
 def parse_rate(text: str) -> Rate:
     """Read ``50/second`` or ``1000 per 10 seconds``; raise ``ValueError``."""
-    match = re.fullmatch(RATE_PATTERN, text, re.IGNORECASE)
+    match = re.fullmatch(RATE_PATTERN, text)
     if match is None:
         raise ValueError(f"{text!r} is no rate; write 50/second or 1000 per 10 seconds")
-    return Rate(int(match[1]), int(match[2] or 1) * _SECONDS[match[3].lower()])
+    return Rate(int(match[1]), int(match[2] or 1) * _SECONDS[match[3]])
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ NO_LIMITS = Limits()
 
 def usual_limits(settings: Settings) -> Limits:
     """Return the limits of keys that say nothing else."""
-    limited = settings.keys_required and settings.rate_limit.lower() != "none"
+    limited = settings.keys_required and settings.rate_limit != "none"
     return Limits(
         requests=settings.rate_limit if limited else None,
         concurrent_jobs=settings.concurrent_jobs,

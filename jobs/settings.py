@@ -95,8 +95,8 @@ class Settings(BaseSettings):
     rate_limit: str = _named(
         "CAPTIONFLEET_RATE_LIMIT",
         "1000/10seconds",
-        "Requests of one key, such as 50/second; none: as many as come. Not counted where no keys are asked for.",
-        pattern=f"(?i){RATE_PATTERN}|^none$",
+        "Requests of one key, such as 50/second; none: as many as come. Without keys none are counted.",
+        pattern=f"{RATE_PATTERN}|^none$",
     )
     concurrent_jobs: int | None = _named(
         "CAPTIONFLEET_CONCURRENT_JOBS",

@@ -20,7 +20,7 @@ class KeyLimits(Body):
     """Limits of a key that are not the settings'; null lifts one, what is left out stays."""
 
     requests: str | None = Field(
-        None, pattern=f"(?i){RATE_PATTERN}", description="Such as 50/second or 1000/10seconds, by key."
+        None, pattern=RATE_PATTERN, description="Such as 50/second or 1000/10seconds, by key."
     )
     concurrent_jobs: int | None = Field(None, ge=1, description="Jobs of the owner that have not ended.")
     images_per_day: int | None = Field(None, ge=0, le=LARGEST, description="By owner.")

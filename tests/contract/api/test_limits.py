@@ -107,13 +107,13 @@ def test_a_key_may_be_free_of_limits(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("50/second", (50, 1)), ("1000 per 10 seconds", (1000, 10)), ("6/2Minutes", (6, 120))]
+    ("text", "rate"), [("50/second", (50, 1)), ("1000 per 10 seconds", (1000, 10)), ("6/2minutes", (6, 120))]
 )
 def test_rates_are_read(text: str, rate: tuple[int, int]) -> None:
     assert (parse_rate(text).requests, parse_rate(text).seconds) == rate
 
 
-@pytest.mark.parametrize("text", ["", "50", "0/second", "5/fortnight", "-1/second", "5 per", "5/0 seconds"])
+@pytest.mark.parametrize("text", ["", "50", "0/second", "5/fortnight", "5/Second", "5 per", "5/0 seconds"])
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no rate"):
         parse_rate(text)
