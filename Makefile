@@ -14,7 +14,7 @@ ARGS :=
 # Most tests wait for servers and processes, so two files at a time keep two cores busy.
 TEST_PROCESSES := 2
 
-.PHONY: help demo serve test check check-deploy test-docker bench chaos soak setup setup-dev lock clean
+.PHONY: help demo serve test check check-deploy test-docker docs bench chaos soak setup setup-dev lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -42,6 +42,9 @@ check-deploy: setup-dev ## Scan the synthesised AWS templates for security mista
 
 test-docker: setup-dev ## Build the images and test the compose stack, where a Docker engine runs
 	@$(BIN)/python -m pytest -m docker tests/docker $(ARGS)
+
+docs: setup-dev ## Build the documentation site into build/docs; links that lead nowhere fail
+	@$(BIN)/python -m docs.site build/docs $(ARGS) && echo "Look at it: $(BIN)/python -m http.server --directory build/docs"
 
 bench: setup-dev ## Measure throughput and latency on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)

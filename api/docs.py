@@ -34,7 +34,7 @@ def documented(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     def read_docs(_call: Call[NoQuery]) -> Response:
         """Show this interface as a page."""
         nonce = secrets.token_urlsafe(16)
-        page = render_template("docs.html", nonce=nonce, **_page(document()))
+        page = render_template("docs.html", nonce=nonce, **reference(document()))
         response = Response(page, content_type="text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = f"{NOTHING}; style-src 'nonce-{nonce}'; img-src 'self'"
         return response
@@ -57,8 +57,8 @@ def documented(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     return whole
 
 
-def _page(document: Schema) -> dict[str, Any]:
-    """Return what the template shows."""
+def reference(document: Schema) -> dict[str, Any]:
+    """Return what a page of the reference shows: calls by group, types, codes."""
     return {
         "info": document["info"],
         "groups": _groups(document),

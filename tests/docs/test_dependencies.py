@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("api", "benchmarks", "cli", "client", "jobs", "migrations", "model", "tests", "worker")
+PACKAGES = ("api", "benchmarks", "cli", "client", "docs", "jobs", "migrations", "model", "tests", "worker")
 OURS = {*PACKAGES, "captionfleet_client"}
 # Parts of direct dependencies: of boto3, boto3-stubs[s3], celery[redis], pydantic, flask and transformers.
 BROUGHT_ALONG = {
