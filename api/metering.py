@@ -13,6 +13,7 @@ from api.body import RequestBody
 from api.routes import Route
 from jobs.logs import forget_ids
 from jobs.meters import Counter, Histogram, Level, Meters
+from jobs.tracing import Traced, begin, here
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # The label of what no route takes; its addresses are as many as clients invent.
@@ -20,6 +21,8 @@ OTHER = ("other", "other")
 STATIC = ("GET", "/static")
 _STATUSES = tuple(str(status.value) for status in HTTPStatus if status >= HTTPStatus.OK)
 _NOTE = "captionfleet.metering"
+# What machines ask every few seconds tells nothing of the way of a job.
+_UNTRACED = ("/healthz", "/readyz", "/metrics", "/static/")
 
 StartResponse = Callable[..., Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -81,18 +84,21 @@ class Metered:
         """Answer one request."""
         began = time.monotonic()
         note: dict[str, Any] = environ.setdefault(_NOTE, {})
+        span = None if environ["PATH_INFO"].startswith(_UNTRACED) else _begin(environ)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            note["status"] = status[:3]
             self._count(note, status[:3], time.monotonic() - began)
             return start_response(status, headers, exc_info)
 
         self._meters.in_flight.add(1)
         try:
-            body = self._app(environ, start)
+            with here(span):
+                body = self._app(environ, start)
         except BaseException:
             self._meters.in_flight.add(-1)
             raise
-        return _Counted(body, lambda sent: self._end(note, sent))
+        return _Counted(body, lambda sent: self._end(note, sent, span))
 
     def _count(self, note: dict[str, Any], status: str, seconds: float) -> None:
         labels = self._labels(note)
@@ -100,13 +106,26 @@ class Metered:
         self._meters.seconds.observe(seconds, *labels, known)
         self._meters.received.add(note.get("received", 0), *labels)
 
-    def _end(self, note: dict[str, Any], sent: int) -> None:
-        self._meters.sent.add(sent, *self._labels(note))
+    def _end(self, note: dict[str, Any], sent: int, span: Traced | None) -> None:
+        method, route = self._labels(note)
+        self._meters.sent.add(sent, method, route)
+        if span is not None:
+            status = int(note.get("status", HTTPStatus.INTERNAL_SERVER_ERROR))
+            error = str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
+            attributes = {"http.route": route, "http.response.status_code": status}
+            span.end(f"{method} {route}", error, **attributes)
         self._meters.in_flight.add(-1)
         forget_ids()
 
     def _labels(self, note: dict[str, Any]) -> tuple[str, str]:
         return self._meters.labels.get(note.get("route") or "", OTHER)
+
+
+def _begin(environ: dict[str, Any]) -> Traced | None:
+    method = environ["REQUEST_METHOD"]
+    return begin(
+        "request", "server", after=environ.get("HTTP_TRACEPARENT"), **{"http.request.method": method}
+    )
 
 
 class _Counted:

@@ -18,7 +18,10 @@ def make_app(settings: Settings | None = None) -> Flask:
     from api.app import create_app
     from jobs.services import build_services
     from jobs.settings import load_settings
+    from jobs.tracing import start_tracing
 
-    services = build_services(settings or load_settings())
+    settings = settings or load_settings()
+    start_tracing(settings, "captionfleet-api")
+    services = build_services(settings)
     services.start()
     return create_app(services)

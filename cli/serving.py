@@ -49,9 +49,11 @@ class EmbeddedServer:
     def _make_app(self) -> Flask:
         from api.app import create_app
         from jobs.services import build_services
+        from jobs.tracing import start_tracing
         from worker.embedded import EmbeddedWorker
 
         _die_with_parent()
+        start_tracing(self._settings, "captionfleet")
         services = build_services(self._settings)
         upgrade(services.store.database)
         _require_key(services, make=self._first_key)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 
 from jobs.errors import RequestError
@@ -21,6 +23,7 @@ from jobs.results import NO_PARQUET, can_write_parquet
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.submit import NewExpansion, NewItem, NewJob
+from jobs.tracing import begin, here
 from jobs.urls import UrlError, UrlGuard
 
 METADATA_BYTES = 16 * 1024
@@ -94,6 +97,10 @@ class Intake:
 
         Of a long list the first items are written at once and the others in the background.
         """
+        with _traced(job) as traced:
+            self._submit(traced, items)
+
+    def _submit(self, job: NewJob, items: Iterable[NewItem]) -> None:
         most = images_per_job(self._settings.max_images, job.limits)
         with items if isinstance(items, ItemList) else ItemList(islice(items, most + 1)) as listed:
             if len(listed) > most:
@@ -111,13 +118,15 @@ class Intake:
 
     def submit_events(self, job: NewJob, events: Mapping[str, NewItem]) -> int:
         """Commit a job of those events (items by digest) that no job has yet; return how many there were."""
-        taken, messages = self._store.submit.insert_event_job(job, events)
-        publish(self._queue, messages)
+        with _traced(job) as traced:
+            taken, messages = self._store.submit.insert_event_job(traced, events)
+            publish(self._queue, messages)
         return taken
 
     def prepare(self, job: NewJob, rest: NewExpansion) -> None:
         """Commit a job whose items a source finds in the background."""
-        self._insert(job, (), rest, ())
+        with _traced(job) as traced:
+            self._insert(traced, (), rest, ())
 
     def _insert(
         self, job: NewJob, first: Iterable[NewItem], rest: NewExpansion, uploads: Iterable[str]
@@ -142,3 +151,21 @@ class Intake:
     def access(self, owner: str) -> Access:
         """Return what an owner's jobs may read, as of now."""
         return Access(self._settings, self._store.keys, owner)
+
+
+@contextmanager
+def _traced(job: NewJob) -> Iterator[NewJob]:
+    """Yield the job as part of the present trace, or of a new one; as it is while tracing is off."""
+    span = begin("intake", job=job.id)
+    if span is None:
+        yield job
+        return
+    error = None
+    try:
+        with here(span):
+            yield replace(job, traceparent=span.traceparent)
+    except Exception as failure:
+        error = type(failure).__name__
+        raise
+    finally:
+        span.end(error=error)

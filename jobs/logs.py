@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import orjson
 
 from jobs.settings import Settings
+from jobs.tracing import trace_ids
 
 CHATTY = (
     *("httpx", "httpcore", "alembic", "PIL", "botocore", "boto3", "urllib3"),
@@ -44,7 +45,7 @@ def forget_ids() -> None:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, process, the ids, an exception's traceback."""
+    """One JSON object a line: time, level, logger, message, process, ids, an exception's traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as JSON."""
@@ -55,6 +56,7 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             "process": record.process,
             **_ids.get(),
+            **trace_ids(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

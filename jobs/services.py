@@ -28,6 +28,7 @@ from jobs.store import Store
 from jobs.store.database import open_database
 from jobs.sweep import Sweep
 from jobs.tidying import Tidying
+from jobs.tracing import stop_tracing
 from jobs.urls import UrlGuard
 from jobs.webhooks import WebhookSender
 
@@ -66,6 +67,7 @@ class Services:
         self.expander.stop()
         self.queue.close()
         self.store.close()
+        stop_tracing()
 
 
 def build_services(settings: Settings) -> Services:

@@ -223,6 +223,13 @@ class Settings(BaseSettings):
         "Address of the metrics port; 0.0.0.0 where only the own network reaches it.",
     )
 
+    otlp_endpoint: str | None = _named(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        None,
+        "Collector that traces are sent to by OTLP over HTTP (http://collector:4318); unset: none are made.",
+        pattern="^https?://[^/]",
+    )
+
     # Bucket events (captionfleet events)
     events_queue_url: str | None = _named(
         "CAPTIONFLEET_EVENTS_QUEUE_URL",

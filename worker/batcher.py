@@ -8,6 +8,7 @@ from collections import Counter, deque
 from concurrent.futures import Future
 
 from jobs.metrics import BATCH_IMAGES, BATCH_PLACES, STAGE_PLACES, STAGE_SECONDS
+from jobs.tracing import Traced
 from model.captioner import Caption, Captioner, DecodingOptions, Pixels
 from worker.forward import Entry, Forward
 from worker.rate import Rate
@@ -93,7 +94,9 @@ class Batcher:
             self._set_clock()
             self._work.notify()
 
-    def submit(self, pixels: Pixels, options: DecodingOptions, *, fast: bool) -> Future[list[Caption]]:
+    def submit(
+        self, pixels: Pixels, options: DecodingOptions, *, fast: bool, span: Traced | None = None
+    ) -> Future[list[Caption]]:
         """Queue one preprocessed image (height, width, 3) with resolved options.
 
         Blocks while the queue is full; raises ``Stopped`` when the batcher is closed.
@@ -103,7 +106,7 @@ class Batcher:
             self._space.wait_for(lambda: self._closed or lane.count < self._capacity)
             if self._closed:
                 raise Stopped
-            entry = Entry(pixels, options, time.monotonic())
+            entry = Entry(pixels, options, time.monotonic(), span)
             lane.put(entry)
             self._set_clock()
             self._work.notify()
@@ -130,7 +133,9 @@ class Batcher:
             BATCH_PLACES.add(max(len(batch), self._forward.limit(batch[0].options)))
             STAGE_SECONDS.add(sum(began - entry.since for entry in batch), "wait")
             self._forward.run(batch)
-            STAGE_SECONDS.add(time.monotonic() - began, "caption")
+            ended = time.monotonic()
+            STAGE_SECONDS.add(ended - began, "caption")
+            _trace(batch, began, ended)
             self._measure(len(batch))
         for lane in (self._fast, self._bulk):
             while entry := lane.oldest():
@@ -180,3 +185,11 @@ class Batcher:
                 self._rate.add(images, now - self._busy_since)
                 self._busy_since = now
             self._set_clock()
+
+
+def _trace(batch: list[Entry], began: float, ended: float) -> None:
+    """Say how long each traced image waited for its batch, and how long that took."""
+    for entry in batch:
+        if entry.span is not None:
+            entry.span.add("batch", entry.since, began)
+            entry.span.add("caption", began, ended, images=len(batch))

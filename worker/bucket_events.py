@@ -35,6 +35,7 @@ from jobs.settings import Settings
 from jobs.store.rules import Rule, Rules
 from jobs.store.schema import reach
 from jobs.store.submit import NewItem, NewJob
+from jobs.tracing import start_tracing
 from worker.notifications import Created, read
 from worker.stopping import FIRST_PAUSE_S, LONGEST_PAUSE_S, until_answered
 
@@ -262,6 +263,7 @@ def run_events(settings: Settings, sqs: Sqs | None = None) -> int:
         message = "CAPTIONFLEET_EVENTS_QUEUE_URL is not set: which queue do notifications go to?"
         raise StartupError("configuration_invalid", message)
     show_metrics(open_metrics_listener(settings), Exposition([EVENTS, BACKGROUND], process=True))
+    start_tracing(settings, "captionfleet-events")
     services = build_services(settings)
     consumer = EventConsumer(services, sqs or Sqs(url), url, settings.events_dead_letter_url)
     for number in (signal.SIGTERM, signal.SIGINT):

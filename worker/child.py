@@ -21,6 +21,7 @@ from jobs.ports import open_metrics_listener, show_metrics
 from jobs.services import Services, build_services
 from jobs.settings import Settings
 from jobs.store.schema import check
+from jobs.tracing import start_tracing
 from model.captioner import Captioner
 from worker.celery_app import CeleryConsumer
 from worker.exclusion import Exclusion
@@ -56,6 +57,7 @@ class WorkerProcess:
             signal.signal(number, self._on_signal)
         exposition = Exposition([WORKER, BACKGROUND], process=True)
         show_metrics(open_metrics_listener(self._settings), exposition)
+        start_tracing(self._settings, "captionfleet-worker")
         services = build_services(self._settings)
         try:
             until_answered(self._stopping, lambda: check(services.store.database))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jobs.errors import ItemCode, ItemError
+from jobs.tracing import Traced
 from model.beam_captioner import loops
 from model.captioner import Caption, Captioner, DecodingOptions, Pixels
 from model.errors import ModelOutOfMemory
@@ -30,6 +31,7 @@ class Entry:
     pixels: Pixels
     options: DecodingOptions
     since: float
+    span: Traced | None = None
     future: Future[list[Caption]] = field(default_factory=Future)
 
 

@@ -13,6 +13,7 @@ from jobs.logs import working_on
 from jobs.metrics import STAGE_PLACES, STAGE_SECONDS
 from jobs.objects.sources import WEB, Sources
 from jobs.store.chunks import ClaimedItem
+from jobs.tracing import Traced, here
 from jobs.urls import UrlError
 from model.captioner import DecodingOptions
 from worker.batcher import Batcher
@@ -29,6 +30,8 @@ THREADS_PER_DECODER = 2
 THREADS_FAST = 4
 # Waiting for strangers' servers costs a thread and nothing else.
 THREADS_WEB = 32
+# A chunk's first images show how long each step takes; spans of all would cost more than they tell.
+IMAGES_TRACED = 8
 RETRY_PAUSES_S = (0.5,)
 RETRY_PAUSES_WEB_S = (0.5, 2.0)
 
@@ -69,9 +72,9 @@ class Images:
             _done(known[item.position])
             if item.position in known
             else (self._web if item.source.startswith(WEB) else usual).submit(
-                self._load, hold, options, keys, item
+                self._load, hold, options, keys, item, hold.span if number < IMAGES_TRACED else None
             )
-            for item in claim.items
+            for number, item in enumerate(claim.items)
         ]
 
     def close(self) -> None:
@@ -80,12 +83,24 @@ class Images:
             threads.shutdown(wait=False, cancel_futures=True)
         STAGE_PLACES.add(-self._places, "fetch")
 
-    def _load(self, hold: Hold, options: DecodingOptions, keys: Keys | None, item: ClaimedItem) -> Loaded:
-        with working_on(job=hold.claim.job_id, chunk=hold.claim.number):
-            return self._load_known(hold, options, keys, item)
+    def _load(
+        self,
+        hold: Hold,
+        options: DecodingOptions,
+        keys: Keys | None,
+        item: ClaimedItem,
+        span: Traced | None,
+    ) -> Loaded:
+        with working_on(job=hold.claim.job_id, chunk=hold.claim.number), here(hold.span):
+            return self._load_known(hold, options, keys, item, span)
 
     def _load_known(
-        self, hold: Hold, options: DecodingOptions, keys: Keys | None, item: ClaimedItem
+        self,
+        hold: Hold,
+        options: DecodingOptions,
+        keys: Keys | None,
+        item: ClaimedItem,
+        span: Traced | None,
     ) -> Loaded:
         try:
             _go_on(hold)
@@ -94,12 +109,16 @@ class Images:
                 data = self._fetch(hold, item)
             finally:
                 STAGE_SECONDS.add(time.monotonic() - began, "fetch")
+                if span is not None:
+                    span.add("fetch", began, position=item.position)
             sha256 = item.sha256 or hashlib.sha256(data).hexdigest()
             if keys is None:
-                return self._submit(hold, options, data, sha256, None)
+                return self._submit(hold, options, data, sha256, None, span)
             key = keys.of(sha256)
             found = None if item.sha256 else self._cache.find(key, sha256)
-            return found or self._cache.once(key, lambda: self._submit(hold, options, data, sha256, key))
+            return found or self._cache.once(
+                key, lambda: self._submit(hold, options, data, sha256, key, span)
+            )
         except (CaptionfleetError, Stopped):
             raise
         except Exception as error:
@@ -110,11 +129,22 @@ class Images:
             self._batcher.expect(options, -1, fast=hold.claim.fast)
 
     def _submit(
-        self, hold: Hold, options: DecodingOptions, data: bytes, sha256: str, key: str | None
+        self,
+        hold: Hold,
+        options: DecodingOptions,
+        data: bytes,
+        sha256: str,
+        key: str | None,
+        span: Traced | None,
     ) -> Loaded:
-        image = self._decoder.decode(data).result()
+        began = time.monotonic()
+        try:
+            image = self._decoder.decode(data).result()
+        finally:
+            if span is not None:
+                span.add("decode", began, bytes=len(data))
         _go_on(hold)
-        captions = self._batcher.submit(image.pixels, options, fast=hold.claim.fast)
+        captions = self._batcher.submit(image.pixels, options, fast=hold.claim.fast, span=span)
         hold.cancel_with_me(captions)
         return Loaded(captions, image.width, image.height, sha256, key)
 

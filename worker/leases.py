@@ -14,6 +14,7 @@ from jobs.errors import DatabaseUnavailable
 from jobs.store import Store
 from jobs.store.chunks import Claim
 from jobs.store.workers import Worker
+from jobs.tracing import Traced
 from worker.vital import start_vital
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,10 @@ RATE_MOVED = 1.25
 class Hold:
     """One chunk in hand; ``stop`` makes its run end early."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, span: Traced | None = None) -> None:
         self.claim = claim
+        self.span = span
+        """What the parts of the run are traced under; ``None`` while tracing is off."""
         self.lost = False
         """The chunk is no longer this worker's: canceled, deleted, or its lease went to another one."""
         self.ending = False
@@ -95,9 +98,9 @@ class Leases:
         """Begin the heartbeat."""
         self._thread = start_vital(self._beat, "leases")
 
-    def take(self, claim: Claim) -> Hold:
+    def take(self, claim: Claim, span: Traced | None = None) -> Hold:
         """Count a chunk as in hand."""
-        hold = Hold(claim)
+        hold = Hold(claim, span)
         with self._lock:
             self._holds[_key(claim)] = hold
         return hold

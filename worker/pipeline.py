@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from jobs.records import CaptionOptions
 from jobs.services import Services
 from jobs.store.chunks import ChunkResult, Claim, ClaimedItem, ItemResult
 from jobs.store.workers import Worker
+from jobs.tracing import Traced, begin, here
 from model.captioner import Captioner, DecodingOptions
 from model.errors import InvalidOptions
 from worker.batcher import Batcher
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 ALONE_AFTER = 2
 LONGEST_DELAY_S = 60.0
 LAST_WORDS_S = 2.0
+# The chunks of a longer job have traces of their own, linked to the job's: no trace grows without end.
+CHUNKS_IN_TRACE = 16
 
 
 @dataclass(frozen=True)
@@ -127,19 +131,21 @@ class Pipeline:
     def _claim(self, job_id: str, number: int) -> Hold | None:
         worker, lease_s = self._serving.worker_id, self._services.settings.lease_s
         chunks = self._services.store.chunks
+        began = time.monotonic()
         try:
             claim = until_answered(
                 self._stopping, lambda: chunks.claim(job_id, number, worker, lease_s, ALONE_AFTER)
             )
         except DatabaseUnavailable:
             return None
-        return self._leases.take(claim) if claim else None
+        return self._leases.take(claim, _traced(claim, began)) if claim else None
 
     def _run(self, hold: Hold) -> None:
         claim = hold.claim
         CHUNKS_IN_HAND.add(1)
         try:
-            self._finish(hold)
+            with here(hold.span):
+                self._finish(hold)
         except (Stopped, CancelledError):
             if not hold.lost:
                 self._hand_back(hold)
@@ -152,6 +158,8 @@ class Pipeline:
         finally:
             CHUNKS_IN_HAND.add(-1)
             self._leases.drop(hold)
+            if hold.span is not None:
+                hold.span.end()
 
     def _finish(self, hold: Hold) -> None:
         claim = hold.claim
@@ -168,7 +176,11 @@ class Pipeline:
 
     def _record(self, hold: Hold, items: list[ItemResult]) -> None:
         hold.ending = True
-        if not self._recorder.record(ChunkResult(hold.claim, items)).result():
+        began = time.monotonic()
+        counted = self._recorder.record(ChunkResult(hold.claim, items)).result()
+        if hold.span is not None:
+            hold.span.add("record", began, counted=counted)
+        if not counted:
             log.info("chunk %d of %s was no longer this worker's", hold.claim.number, hold.claim.job_id)
             self._leases.lose(hold)
 
@@ -243,6 +255,24 @@ class Pipeline:
                 publish(self._services.queue, [claim.message])
         except DatabaseUnavailable as error:
             log.warning("chunk %d of %s waits for its lease to end: %s", claim.number, claim.job_id, error)
+
+
+def _traced(claim: Claim, began: float) -> Traced | None:
+    """Begin a chunk's span where its job's trace goes on, its claim being over."""
+    span = begin(
+        "chunk",
+        "consumer",
+        after=claim.traceparent,
+        linked=claim.number >= CHUNKS_IN_TRACE,
+        began=began,
+        job=claim.job_id,
+        chunk=claim.number,
+        attempt=claim.attempt,
+        images=len(claim.items),
+    )
+    if span is not None:
+        span.add("claim", began)
+    return span
 
 
 def _decoding(options: CaptionOptions) -> DecodingOptions:

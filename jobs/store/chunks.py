@@ -28,6 +28,7 @@ from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow
 
 log = logging.getLogger(__name__)
+_CLAIMED_JOB = (JobRow.owner, JobRow.model, JobRow.fast, JobRow.options, JobRow.traceparent)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Claim:
     fast: bool
     options: CaptionOptions
     items: tuple[ClaimedItem, ...]
+    traceparent: str | None = None
 
     @property
     def message(self) -> Message:
@@ -153,9 +155,7 @@ class ChunkStore:
     def _read_claim(
         self, connection: Connection, job_id: str, number: int, taken: Any, alone_after: int
     ) -> Claim:
-        job = connection.execute(
-            select(JobRow.owner, JobRow.model, JobRow.fast, JobRow.options).where(JobRow.id == job_id)
-        ).one()
+        job = connection.execute(select(*_CLAIMED_JOB).where(JobRow.id == job_id)).one()
         rows = connection.execute(
             select(ItemRow.position, ItemRow.source, ItemRow.object_key, ItemRow.sha256)
             .where(ItemRow.job_id == job_id, ItemRow.position.between(taken.first, taken.last))
@@ -174,6 +174,7 @@ class ChunkStore:
             fast=job.fast,
             options=CaptionOptions(**job.options),
             items=tuple(_claimed(row) for row in rows),
+            traceparent=job.traceparent,
         )
 
     def renew(self, worker: str, lease_s: float, held: Sequence[Claim]) -> set[tuple[str, int, int]]:

@@ -16,7 +16,7 @@ from jobs.tables import SchemaFloorRow
 
 log = logging.getLogger(__name__)
 
-HEAD = "0009"
+HEAD = "0010"
 # A migration that has to wait for a table makes everybody behind it wait too: it gives up and is run again.
 LOCK_TIMEOUT = "5s"
 

@@ -46,6 +46,8 @@ class NewJob:
     limits: Limits = NO_LIMITS
     # Bytes that count against the owner's quota.
     size: int = 0
+    # Where in a trace it is made.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ class SubmitStore:
             "source": job.source,
             "weight": job.spec.priority.weight,
             "webhook_url": job.spec.webhook_url,
+            "traceparent": job.traceparent,
             "fast": False,
             "created_at": self._database.now(),
         }

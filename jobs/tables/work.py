@@ -35,6 +35,8 @@ class JobRow(Base):
     fast: Mapped[bool]
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     webhook_url: Mapped[str | None] = mapped_column(String(2048))
+    # Where in a trace it was made (W3C Trace Context); its chunks are parts of that trace.
+    traceparent: Mapped[str | None] = mapped_column(String(55))
     round: Mapped[int] = mapped_column(default=1)
     version: Mapped[int] = mapped_column(default=1)
     total: Mapped[int] = mapped_column(default=0)
