@@ -36,7 +36,7 @@ class ManifestQuery(CaptionOptions):
     """Options of a job made from a manifest; the other kinds of request carry theirs in the body."""
 
     priority: Priority | None = None
-    webhook_url: str | None = Field(None, max_length=2048)
+    webhook_url: str | None = Field(None, min_length=1, max_length=2048)
 
 
 class JobsQuery(Body):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -109,10 +109,19 @@ class SweepStore:
     def _recover(self, connection: Connection, chunk: Row[Any]) -> list[Message]:
         suspicions = chunk.suspicions + (0 if chunk.alone else 1)
         deaths = chunk.deaths_alone + (1 if chunk.alone else 0)
+        end: Callable[[Connection, Row[Any]], list[Message] | None] | None = None
         if deaths >= DEATHS_ALONE:
-            return self._fail_crashed(connection, chunk)
-        if suspicions >= SPLIT_AFTER and chunk.last > chunk.first:
-            return self._split(connection, chunk)
+            end = self._fail_crashed
+        elif suspicions >= SPLIT_AFTER and chunk.last > chunk.first:
+            end = self._split
+        if end is not None:
+            savepoint = connection.begin_nested()
+            messages = end(connection, chunk)
+            if messages is not None:
+                savepoint.commit()
+                return messages
+            # The job was canceled or deleted meanwhile: its counters stand still, so nothing may count.
+            savepoint.rollback()
         _change(
             connection,
             chunk,
@@ -126,7 +135,7 @@ class SweepStore:
         )
         return _messages(connection, [(chunk.job_id, chunk.number)])
 
-    def _fail_crashed(self, connection: Connection, chunk: Row[Any]) -> list[Message]:
+    def _fail_crashed(self, connection: Connection, chunk: Row[Any]) -> list[Message] | None:
         message = f"the worker died {DEATHS_ALONE} times while it captioned this image alone"
         failed = connection.execute(
             update(ItemRow)
@@ -142,7 +151,7 @@ class SweepStore:
         _change(connection, chunk, state="done", owner=None, lease_until=None, alone=False)
         return self._advance(connection, chunk.job_id, Progress(closed=1, failed=failed))
 
-    def _split(self, connection: Connection, chunk: Row[Any]) -> list[Message]:
+    def _split(self, connection: Connection, chunk: Row[Any]) -> list[Message] | None:
         """Replace a suspicious chunk by chunks of one image each, at the end of the job."""
         positions = connection.execute(
             select(ItemRow.position)
@@ -161,8 +170,8 @@ class SweepStore:
         _change(connection, chunk, state="done", owner=None, lease_until=None, alone=False)
         return self._advance(connection, chunk.job_id, Progress(closed=1, added=len(rows)))
 
-    def _advance(self, connection: Connection, job_id: str, progress: Progress) -> list[Message]:
-        return advance_job(connection, self._database, job_id, progress, self._retention_s) or []
+    def _advance(self, connection: Connection, job_id: str, progress: Progress) -> list[Message] | None:
+        return advance_job(connection, self._database, job_id, progress, self._retention_s)
 
     def due_retries(self) -> list[Message]:
         """Return messages for the postponed chunks whose time has come."""
@@ -229,7 +238,7 @@ class SweepStore:
         messages: list[Message] = []
         for job_id in narrow:
             with self._database.write() as connection:
-                messages += self._advance(connection, job_id, Progress())
+                messages += self._advance(connection, job_id, Progress()) or []
         return messages
 
     def finish_cancels(self, seconds: float = CANCEL_S) -> bool:

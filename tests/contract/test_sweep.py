@@ -20,7 +20,7 @@ from jobs.tables import ChunkRow, JobRow, LeaseRow, UploadRow
 from jobs.tidying import Tidying
 from jobs.urls import UrlGuard
 from jobs.webhooks import WebhookSender
-from tests.contract.stores import age_leases, captioned, claim, new_job, store
+from tests.contract.stores import age_leases, captioned, claim, lose, new_job, store
 
 __all__ = ["store"]
 
@@ -248,3 +248,30 @@ def test_what_is_past_its_time_is_removed_and_what_runs_is_not(store: Store, obj
         store.jobs.get("ann", over)
     assert store.sweeps.deleted_jobs() == []
     assert store.jobs.get("ann", running)[0].counts.succeeded == 32
+
+
+def test_leases_lost_while_a_job_is_canceled_leave_its_counts_and_chunks_right(store: Store) -> None:
+    """Neither a chunk that would be split nor an image that would be given up may count any more."""
+    suspicious, deadly = new_job(store, 40), new_job(store, 1)
+    for job_id, losses in ((suspicious, 1), (deadly, 3)):
+        for _ in range(losses):
+            _begin(store, job_id)
+            lose(store, job_id)
+        _begin(store, job_id)
+        store.jobs.cancel("ann", job_id)
+        lose(store, job_id)
+    while store.sweeps.finish_cancels():
+        pass
+    for job_id, total in ((suspicious, 40), (deadly, 1)):
+        job, _ = store.jobs.get("ann", job_id)
+        assert (job.status, job.counts.canceled) == ("canceled", total)
+        [items] = store.jobs.results("ann", job_id)
+        assert {item.status for item in items} == {"canceled"}
+        store.jobs.retry("ann", job_id)
+        assert store.jobs.get("ann", job_id)[0].counts.queued == total
+
+
+def _begin(store: Store, job_id: str) -> None:
+    held = claim(store, job_id, 0)
+    if held.alone:
+        store.chunks.mark_alone(held)

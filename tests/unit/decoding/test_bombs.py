@@ -1,4 +1,4 @@
-"""Small files that ask for much memory or time are answered within limits of both, by a child that lives on."""
+"""Small files that ask for much memory or time are answered within limits of both, by a child that lives."""
 
 from __future__ import annotations
 
