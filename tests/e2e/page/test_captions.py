@@ -34,10 +34,14 @@ def test_two_hundred_photos_from_the_drop_to_the_files(home: Page, server: Serve
     for photo in many(199):
         (folder / photo["name"]).write_bytes(photo["buffer"])
     (folder / "torn.jpg").write_bytes(BROKEN)
+    home.locator("summary").click()
+    home.get_by_label("Care").select_option("1")
     drop(home, folder)
     home.wait_for_url("**/#/jobs/*")
     state = home.locator(".state")
     wait_until(lambda: "a second" in state.inner_text() and "left" in state.inner_text(), what="rate and ETA")
+    home.locator(".card.succeeded").first.wait_for()
+    assert "Captioning" in state.inner_text(), "captions are shown as they come"
     wait_for_state(home, "Finished · 199 of 200 photos captioned · 1 failed")
     _answered(home)
     items = server.items(home, 200)
