@@ -33,7 +33,10 @@ export function addressOf({ name, custom_id: id, source }) {
 }
 
 function encoded(part) {
-  return encodeURIComponent(part.toWellFormed()).replace(/[!'()*]/g, (sign) => `%${sign.charCodeAt(0).toString(16).toUpperCase()}`);
+  return encodeURIComponent(part.toWellFormed()).replace(
+    /[!'()*]/g,
+    (sign) => `%${sign.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
 }
 
 const FORMS = {

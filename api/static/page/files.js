@@ -12,7 +12,9 @@ export async function droppedFiles(transfer) {
   const taken = [...transfer.items]
     .filter((item) => item.kind === "file")
     .map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile() }));
-  const found = await Promise.all(taken.map(({ entry, file }) => (entry?.isDirectory ? walk(entry, "") : [plain(file)])));
+  const found = await Promise.all(
+    taken.map(({ entry, file }) => (entry?.isDirectory ? walk(entry, "") : [plain(file)])),
+  );
   const folders = taken.filter(({ entry }) => entry?.isDirectory).map(({ entry }) => entry.name);
   const files = found.flat().filter(Boolean);
   return { files, title: folders.length === 1 && taken.length === 1 ? folders[0] : "" };
@@ -44,13 +46,14 @@ async function walk(folder, above) {
     entries.push(...slice);
   }
   entries.sort((a, b) => order.compare(a.name, b.name));
-  const found = [];
-  for (const entry of entries) {
-    const path = above + entry.name;
-    if (entry.isDirectory) found.push(...(await walk(entry, `${path}/`)));
-    else found.push({ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path });
-  }
-  return found;
+  const found = await Promise.all(entries.map((entry) => inside(entry, above + entry.name)));
+  return found.flat();
+}
+
+/** What an entry of a folder stands for: one file, or all those of a folder. */
+async function inside(entry, path) {
+  if (entry.isDirectory) return walk(entry, `${path}/`);
+  return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path }];
 }
 
 /** Part photos from what clearly is none (texts, videos, hidden files) and from empty ones; the doubtful are sent. */
@@ -83,10 +86,10 @@ export function listing(files) {
 /**
  * Take drops and pastes anywhere on the page.
  *
- * `show(whether)` follows a drag over the page, `files(files, title)` takes files, `addresses(lines)` takes addresses,
- * `failed()` is called where the browser cannot read what was dropped.
+ * `show(whether)` follows a drag over the page, `reading()` says that folders are being read, `files(files, title)` takes
+ * files, `addresses(lines)` takes addresses, `failed()` is called where the browser cannot read what was dropped.
  */
-export function arrivals({ show, files, addresses, failed }) {
+export function arrivals({ show, reading, files, addresses, failed }) {
   const carries = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
   // The page's own links and pictures can be dragged, too.
   let own = false;
@@ -109,6 +112,7 @@ export function arrivals({ show, files, addresses, failed }) {
       addresses(addressesIn(event.dataTransfer.getData("text/uri-list")));
       return;
     }
+    reading();
     try {
       const dropped = await droppedFiles(event.dataTransfer);
       files(dropped.files, dropped.title);

@@ -106,7 +106,7 @@ export class Items {
     if (this.#busy) return;
     this.#busy = true;
     try {
-      for (let number; (number = this.#due()) !== null; ) await this.#load(number);
+      for (let number; (number = this.#due()) !== null;) await this.#load(number);
     } catch (error) {
       if (!this.#signal.aborted) this.#onProblem(error);
     } finally {

@@ -146,14 +146,24 @@ export class JobScreen {
       const text = `${lines.join("\n")}\n`;
       if (how === "save") return saveText(text, `${this.id}-alt.${ENDINGS[this.form]}`, "text/plain");
       const done = await copyText(text);
-      return this.#app.tell(done ? `Copied ${count(lines.length, "text")}.` : "The browser did not allow copying.", null, done);
+      return this.#app.tell(
+        done ? `Copied ${count(lines.length, "text")}.` : "The browser did not allow copying.",
+        null,
+        done,
+      );
     });
   }
 
   async #allLines(signal) {
     const response = await ask(this.resultsPath("jsonl"), { signal });
-    const items = (await response.text()).split("\n").filter(Boolean).map((line) => JSON.parse(line));
-    const one = this.form === "text" ? (item) => `${item.name}\t${altText(shownCaption(item))}` : (item) => snippet(item, this.form);
+    const items = (await response.text())
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
+    const one =
+      this.form === "text"
+        ? (item) => `${item.name}\t${altText(shownCaption(item))}`
+        : (item) => snippet(item, this.form);
     return items.filter(shownCaption).map(one);
   }
 
@@ -183,11 +193,12 @@ export class JobScreen {
   async #refresh() {
     if (document.hidden || !this.job) return;
     if (this.#following) this.items.outdate(this.job.counts.total, true);
-    else await this.#attempt(async (signal) => {
-      const response = await read(jobPath(this.id), { signal });
-      this.#changed(await response.json(), true);
-      if (!isOver(this.job)) this.#follow();
-    });
+    else
+      await this.#attempt(async (signal) => {
+        const response = await read(jobPath(this.id), { signal });
+        this.#changed(await response.json(), true);
+        if (!isOver(this.job)) this.#follow();
+      });
   }
 
   #changed(job, all = false) {

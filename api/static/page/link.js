@@ -53,7 +53,7 @@ addEventListener("online", () => link.retryNow());
 /** Send one request and return the answer; asks for a key where the API wants one. */
 export async function ask(path, { method = "GET", headers = {}, signal, ...rest } = {}) {
   const unsafe = !SAFE.has(method);
-  for (let renewed = false; ; ) {
+  for (let renewed = false; ;) {
     try {
       if (unsafe && !session.known) await session.load(signal);
       const proven = unsafe ? { ...headers, ...session.proof } : headers;

@@ -108,7 +108,8 @@ class EndlessList extends HTMLElement {
     if (!card) return;
     this.#wanted = null;
     // Unless the person has gone elsewhere meanwhile.
-    if (document.activeElement === document.body || this.contains(document.activeElement)) card.focus({ preventScroll: true });
+    if (document.activeElement === document.body || this.contains(document.activeElement))
+      card.focus({ preventScroll: true });
   }
 
   #cards(first, last) {

@@ -49,6 +49,7 @@ class App {
     addEventListener("hashchange", () => this.open("h1"));
     arrivals({
       show: (dragging) => this.#drag(dragging),
+      reading: () => this.tell("Reading what was dropped…"),
       files: (files, title) => this.offer(files, title),
       addresses: (lines) => this.askAddresses(lines.join("\n")),
       failed: () => this.tell("The browser could not read what was dropped. Try choosing it with the button."),
@@ -91,8 +92,9 @@ class App {
     ].filter(Boolean);
     if (!photos.length) return this.tell(["There are no photos among these files.", ...left].join(" "));
     const { most } = this.options;
-    if (photos.length > most) return this.tell(`These are ${count(photos.length)}; one job may hold ${figure(most)} here.`);
-    if (left.length) this.tell(left.join(" "));
+    if (photos.length > most)
+      return this.tell(`These are ${count(photos.length)}; one job may hold ${figure(most)} here.`);
+    this.tell(left.join(" "));
     this.outbox.addPhotos(photos, titleOf(photos, folder), this.options.wanted);
     if (this.outbox.sendings.length > 1) this.tell(`${count(photos.length)} will be sent after those on their way.`);
     return undefined;
@@ -151,7 +153,10 @@ class App {
     this.#due = true;
     queueMicrotask(() => {
       this.#due = false;
-      render(shell(this, () => (this.screen ? jobView(this.screen, notices(this)) : homeView(this))), this.#root);
+      render(
+        shell(this, () => (this.screen ? jobView(this.screen, notices(this)) : homeView(this))),
+        this.#root,
+      );
       for (const dialog of document.querySelectorAll("dialog:not([open])")) dialog.showModal();
       document.title = this.#title();
       if (this.#focus) document.querySelector(this.#focus)?.focus();

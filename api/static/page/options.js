@@ -71,7 +71,9 @@ export class Options {
 function kept() {
   try {
     const found = Object.entries(JSON.parse(localStorage.getItem(KEPT) ?? "{}"));
-    return Object.fromEntries(found.filter(([name, value]) => OPTION_NAMES.includes(name) && typeof value === "string"));
+    return Object.fromEntries(
+      found.filter(([name, value]) => OPTION_NAMES.includes(name) && typeof value === "string"),
+    );
   } catch {
     return {};
   }

@@ -90,7 +90,13 @@ export class Outbox {
   /** Send photos, `{file, path}` each, as a job of that title. */
   addPhotos(photos, title, options) {
     const body = { options, metadata: { title, sent_from: "page" } };
-    this.#add(new Sending(title, body, photos.map(({ file, path }) => parcel(file, path))));
+    this.#add(
+      new Sending(
+        title,
+        body,
+        photos.map(({ file, path }) => parcel(file, path)),
+      ),
+    );
   }
 
   /** Make a job of what lies elsewhere. */

@@ -26,7 +26,14 @@ export function jobOf(text) {
 }
 
 function linesOf(text) {
-  return [...new Set(text.split(/[\r\n]+/).map((line) => line.trim()).filter(Boolean))];
+  return [
+    ...new Set(
+      text
+        .split(/[\r\n]+/)
+        .map((line) => line.trim())
+        .filter(Boolean),
+    ),
+  ];
 }
 
 function isPrefix(line) {

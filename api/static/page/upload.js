@@ -26,12 +26,16 @@ export const LOST_REASONS = {
   broken: "the sending broke off several times",
 };
 
+// As long as the API takes names.
+const LONGEST_NAME = 1024;
+
 /**
  * One photo; `path` is its name, with folders where there are any. `state` is "waiting", "sending", "sent" or "lost"
  * (`reason` says why), `sent` the bytes that are there, `id` what a job names it by.
  */
 export function parcel(file, path) {
-  return { file, path, state: "waiting", sent: 0, id: null, reason: "", target: null };
+  const name = path.toWellFormed().slice(-LONGEST_NAME);
+  return { file, path: name, state: "waiting", sent: 0, id: null, reason: "", target: null };
 }
 
 /** Sends parcels; `onProgress()` follows every change of them. */
@@ -55,7 +59,7 @@ export class Upload {
   }
 
   async #lane() {
-    for (let next; (next = this.#parcels.find(({ state }) => state === "waiting")); ) {
+    for (let next; (next = this.#parcels.find(({ state }) => state === "waiting"));) {
       this.#change(next, { state: "sending" });
       if (!next.target) await this.#address(next);
       if (next.state === "sending") await this.#send(next);
@@ -76,7 +80,11 @@ export class Upload {
   }
 
   async #announce(parcels) {
-    const files = parcels.map(({ file }) => ({ name: file.name, content_type: typeOf(file), size: file.size }));
+    const files = parcels.map(({ file }) => ({
+      name: file.name.toWellFormed(),
+      content_type: typeOf(file),
+      size: file.size,
+    }));
     try {
       const { data } = await patiently((signal) => sendJson("/v1/uploads", { files }, { signal }), this.#signal);
       parcels.forEach((one, number) => (one.target = data[number]));
@@ -92,7 +100,7 @@ export class Upload {
   }
 
   async #send(one) {
-    for (let tries = 1, addresses = 1; ; ) {
+    for (let tries = 1, addresses = 1; ;) {
       const status = await put(one, () => this.#onProgress(), this.#signal);
       if (status === 200 || status === 204) return this.#arrived(one);
       this.#change(one, { sent: 0 });
@@ -211,4 +219,3 @@ function addressOf(url) {
   const { host, pathname, search } = new URL(url);
   return host === location.host && pathname.startsWith("/v1/uploads/") ? pathname + search : url;
 }
-

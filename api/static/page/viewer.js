@@ -140,7 +140,8 @@ export class Viewer {
       tellTabs(this.#jobId);
       return true;
     } catch (error) {
-      this.problem = error instanceof Unreachable ? "The server does not answer. Nothing is lost: try again." : problemReason(error);
+      this.problem =
+        error instanceof Unreachable ? "The server does not answer. Nothing is lost: try again." : problemReason(error);
       return false;
     } finally {
       this.saving = false;

@@ -34,9 +34,9 @@ export function addressesView(app) {
         ></textarea>
         ${problem ? html`<p class="alert" role="alert">${problem}</p>` : nothing}
         <p class="fine" id="addresses-help">
-          Images on the web (<code>https://…</code>) or in S3 (<code>s3://bucket/photo.jpg</code>); or one whole folder of a
-          bucket (<code>s3://bucket/2024/</code>) or one list (<code>s3://bucket/list.csv</code>). S3 is read where your key was
-          granted access.
+          Images on the web (<code>https://…</code>) or in S3 (<code>s3://bucket/photo.jpg</code>); or one whole folder
+          of a bucket (<code>s3://bucket/2024/</code>) or one list (<code>s3://bucket/list.csv</code>). S3 is read where
+          your key was granted access.
         </p>
         <div class="actions">
           <button class="button primary">Caption them</button>

@@ -31,7 +31,9 @@ function welcome(app) {
 function chooser(app) {
   const chosen = (event) => {
     const input = event.target;
-    const { files, title } = input.webkitdirectory ? folderFiles(input.files) : { files: singleFiles(input.files), title: "" };
+    const { files, title } = input.webkitdirectory
+      ? folderFiles(input.files)
+      : { files: singleFiles(input.files), title: "" };
     app.offer(files, title);
     input.value = "";
   };

@@ -4,13 +4,24 @@ import { html } from "../../vendor/lit-html/lit-html.js";
 
 const draw = (path) => html`
   <svg class="icon" viewBox="0 0 24 24" width="20" height="20" aria-hidden="true" focusable="false">
-    <path d=${path} fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round" />
+    <path
+      d=${path}
+      fill="none"
+      stroke="currentColor"
+      stroke-width="1.8"
+      stroke-linecap="round"
+      stroke-linejoin="round"
+    />
   </svg>
 `;
 
-export const PHOTOS = draw("M4 7a2 2 0 0 1 2-2h9a2 2 0 0 1 2 2v9a2 2 0 0 1-2 2H6a2 2 0 0 1-2-2zM4 15l4-4 3 3 2-2 4 4M20 8v11a2 2 0 0 1-2 2H8");
+export const PHOTOS = draw(
+  "M4 7a2 2 0 0 1 2-2h9a2 2 0 0 1 2 2v9a2 2 0 0 1-2 2H6a2 2 0 0 1-2-2zM4 15l4-4 3 3 2-2 4 4M20 8v11a2 2 0 0 1-2 2H8",
+);
 export const FOLDER = draw("M3 7a2 2 0 0 1 2-2h4l2 2h8a2 2 0 0 1 2 2v8a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2z");
-export const ADDRESS = draw("M10 14a4 4 0 0 0 6 .5l3-3a4 4 0 0 0-6-6l-1.500 1.500M14 10a4 4 0 0 0-6-.5l-3 3a4 4 0 0 0 6 6l1.500-1.500");
+export const ADDRESS = draw(
+  "M10 14a4 4 0 0 0 6 .5l3-3a4 4 0 0 0-6-6l-1.500 1.500M14 10a4 4 0 0 0-6-.5l-3 3a4 4 0 0 0 6 6l1.500-1.500",
+);
 export const COPY = draw("M9 9h10v11H9zM15 9V4H5v11h4");
 export const EDIT = draw("M4 20l1-4L16 5l3 3L8 19zM14 7l3 3");
 export const DOWN = draw("M12 4v11M7 11l5 5 5-5M5 20h14");

@@ -46,7 +46,8 @@ function actions(screen) {
   const again = counts.failed + counts.canceled;
   const retry = (status === "completed" || status === "canceled") && again > 0;
   const stop = ["preparing", "queued", "running"].includes(status);
-  const button = (kind, icon, words, act) => html`<button class="button ${kind}" @click=${act}>${icon} ${words}</button>`;
+  const button = (kind, icon, words, act) =>
+    html`<button class="button ${kind}" @click=${act}>${icon} ${words}</button>`;
   return html`
     <div class="actions">
       ${counts.succeeded + counts.failed ? downloads(screen) : nothing}

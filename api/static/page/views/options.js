@@ -8,8 +8,18 @@ const CARE = [
   ["3", "Balanced: compares 3 wordings"],
   ["5", "Careful: compares 5 wordings"],
 ];
-const CAPTIONS = [["", "One"], ["2", "Two"], ["3", "Three"], ["5", "Five"]];
-const LENGTHS = [["", "As the model does by default"], ["8", "Short, at most 8 words"], ["15", "At most 15 words"], ["50", "As long as it takes"]];
+const CAPTIONS = [
+  ["", "One"],
+  ["2", "Two"],
+  ["3", "Three"],
+  ["5", "Five"],
+];
+const LENGTHS = [
+  ["", "As the model does by default"],
+  ["8", "Short, at most 8 words"],
+  ["15", "At most 15 words"],
+  ["50", "As long as it takes"],
+];
 
 /** The form; every change holds at once. */
 export function optionsView(options) {
@@ -19,12 +29,15 @@ export function optionsView(options) {
       <summary>Options${options.untouched ? nothing : html` <span class="badge">changed</span>`}</summary>
       <div class="fields">
         ${options.models.length > 1 ? select(options, "model", "Model", modelChoices(options.models)) : nothing}
-        ${select(options, "num_beams", "Care", CARE)} ${select(options, "num_captions", "Captions for each photo", CAPTIONS)}
+        ${select(options, "num_beams", "Care", CARE)}
+        ${select(options, "num_captions", "Captions for each photo", CAPTIONS)}
         ${select(options, "max_length", "Length", LENGTHS)} ${options.model?.takes_prompt ? prompt(options) : nothing}
         ${fresh(options)}
-        ${options.untouched
-          ? nothing
-          : html`<button class="plain" @click=${() => options.reset()}>Back to the defaults</button>`}
+        ${
+          options.untouched
+            ? nothing
+            : html`<button class="plain" @click=${() => options.reset()}>Back to the defaults</button>`
+        }
       </div>
     </details>
   `;

@@ -16,7 +16,15 @@ export function listView(screen) {
     <section class="photos" aria-labelledby="photos-title">
       <div class="tools">
         <h2 id="photos-title" class="unseen">${alt ? "Alternative texts" : "Photos"}</h2>
-        ${choice("View", [["", "Photos"], ["alt", "Alt texts"]], screen.view, (view) => screen.look(view))}
+        ${choice(
+          "View",
+          [
+            ["", "Photos"],
+            ["alt", "Alt texts"],
+          ],
+          screen.view,
+          (view) => screen.look(view),
+        )}
         ${search(screen)} ${filters(screen)} ${order(screen)}
       </div>
       ${alt ? altTools(screen) : nothing} ${outcome(screen)}
@@ -43,7 +51,11 @@ function choice(label, choices, chosen, choose) {
 function filters(screen) {
   const { total, succeeded, failed } = screen.job.counts;
   if (!failed && screen.choice.status === "") return nothing;
-  const choices = [["", `All ${figure(total)}`], ["succeeded", `Captioned ${figure(succeeded)}`], ["failed", `Failed ${figure(failed)}`]];
+  const choices = [
+    ["", `All ${figure(total)}`],
+    ["succeeded", `Captioned ${figure(succeeded)}`],
+    ["failed", `Failed ${figure(failed)}`],
+  ];
   return choice("Which photos", choices, screen.choice.status, (status) => screen.choose("status", status));
 }
 
@@ -52,14 +64,22 @@ function search(screen) {
   return html`
     <div class="search">
       ${SEARCH}
-      <input type="search" aria-label="Search captions" placeholder="Search captions" maxlength="200" .value=${screen.choice.q} @input=${type} />
+      <input
+        type="search"
+        aria-label="Search captions"
+        placeholder="Search captions"
+        maxlength="200"
+        .value=${screen.choice.q}
+        @input=${type}
+      />
     </div>
   `;
 }
 
 function order(screen) {
   const change = (event) => screen.choose("sort", event.target.value);
-  const option = (value, words) => html`<option value=${value} ?selected=${screen.choice.sort === value}>${words}</option>`;
+  const option = (value, words) =>
+    html`<option value=${value} ?selected=${screen.choice.sort === value}>${words}</option>`;
   return html`
     <select class="order" aria-label="Order" @change=${change}>
       ${option("", "In their order")} ${option("score", "Surest first")}
@@ -69,13 +89,22 @@ function order(screen) {
 
 /** How many a search or a filter found; told to listeners, too. */
 function outcome({ items, narrowed }) {
-  const words = () => (items.whole ? (items.found ? `${count(items.found)} found` : "Nothing found.") : `More than ${figure(items.found)} found`);
+  const words = () =>
+    items.whole
+      ? items.found
+        ? `${count(items.found)} found`
+        : "Nothing found."
+      : `More than ${figure(items.found)} found`;
   const known = narrowed && (items.found > 0 || items.whole);
   return html`<p role="status" class="outcome">${known ? words() : nothing}</p>`;
 }
 
 function altTools(screen) {
-  const forms = [["html", "HTML"], ["markdown", "Markdown"], ["text", "Text"]];
+  const forms = [
+    ["html", "HTML"],
+    ["markdown", "Markdown"],
+    ["text", "Text"],
+  ];
   return html`
     <div class="tools">
       ${choice("Written as", forms, screen.form, (form) => screen.write(form))}
@@ -98,7 +127,9 @@ function photoCard(screen, item, index) {
   const text = captionOf(item, screen.choice.q);
   return html`
     <div class="card ${item.status}">
-      <button class="open" aria-label="Open ${item.name}" @click=${() => screen.open(index)}>${photoOf(screen, item)}</button>
+      <button class="open" aria-label="Open ${item.name}" @click=${() => screen.open(index)}>
+        ${photoOf(screen, item)}
+      </button>
       ${cardWords(text, item, item.caption || item.edited_caption ? cardActions(screen, item, index) : editFailed(screen, item, index))}
     </div>
   `;
@@ -119,27 +150,46 @@ function marks(item) {
   if (item.edited_caption) return html`<span class="badge">Edited</span>`;
   if (item.score === null) return nothing;
   const words = sureness(item.score);
-  return html`<span class="score" title="How sure the model is of each word, on average">${words}<span class="unseen"> sure</span></span>`;
+  return html`<span class="score" title="How sure the model is of each word, on average"
+    >${words}<span class="unseen"> sure</span></span
+  >`;
 }
 
 function cardActions(screen, item, index) {
   return html`
-    <button class="plain" aria-label="Copy the caption of ${item.name}" @click=${() => screen.copy(item)}>${COPY} Copy</button>
-    ${session.maySubmit
-      ? html`<button class="plain" aria-label="Edit the caption of ${item.name}" @click=${() => screen.open(index, true)}>${EDIT} Edit</button>`
-      : nothing}
+    <button class="plain" aria-label="Copy the caption of ${item.name}" @click=${() => screen.copy(item)}>
+      ${COPY} Copy
+    </button>
+    ${
+      session.maySubmit
+        ? html`<button
+            class="plain"
+            aria-label="Edit the caption of ${item.name}"
+            @click=${() => screen.open(index, true)}
+          >
+            ${EDIT} Edit
+          </button>`
+        : nothing
+    }
   `;
 }
 
 function editFailed(screen, item, index) {
   if (item.status !== "failed" || !session.maySubmit) return nothing;
-  return html`<button class="plain" aria-label="Write a caption for ${item.name}" @click=${() => screen.open(index, true)}>${EDIT} Write one</button>`;
+  return html`<button
+    class="plain"
+    aria-label="Write a caption for ${item.name}"
+    @click=${() => screen.open(index, true)}
+  >
+    ${EDIT} Write one
+  </button>`;
 }
 
 function captionOf(item, q = "") {
   const shown = shownCaption(item);
   if (shown) return html`<p class="caption">${marked(shown, q)}</p>`;
-  if (isWaiting(item)) return html`<p class="caption waiting">${item.status === "running" ? "Looking…" : "Waiting"}</p>`;
+  if (isWaiting(item))
+    return html`<p class="caption waiting">${item.status === "running" ? "Looking…" : "Waiting"}</p>`;
   if (item.status === "failed") return html`<p class="caption reason">${itemReason(item.error)}</p>`;
   return html`<p class="caption waiting">Left out</p>`;
 }
@@ -156,12 +206,24 @@ function altRow(screen, item, index) {
   const alt = altText(shownCaption(item));
   return html`
     <div class="line ${item.status}">
-      <button class="open" aria-label="Open ${item.name}" @click=${() => screen.open(index)}>${photoOf(screen, item)}</button>
+      <button class="open" aria-label="Open ${item.name}" @click=${() => screen.open(index)}>
+        ${photoOf(screen, item)}
+      </button>
       ${alt ? html`<code class="snippet">${snippet(item, screen.form)}</code>` : captionOf(item)}
-      <p class="facts"><span class="name">${item.name}</span>${alt ? html`<span>${lengthOf(alt)} of ${ALT_LENGTH}</span>` : nothing}</p>
-      ${alt
-        ? html`<button class="button" aria-label="Copy the alternative text of ${item.name}" @click=${() => screen.copy(item)}>${COPY} Copy</button>`
-        : nothing}
+      <p class="facts">
+        <span class="name">${item.name}</span>${alt ? html`<span>${lengthOf(alt)} of ${ALT_LENGTH}</span>` : nothing}
+      </p>
+      ${
+        alt
+          ? html`<button
+              class="button"
+              aria-label="Copy the alternative text of ${item.name}"
+              @click=${() => screen.copy(item)}
+            >
+              ${COPY} Copy
+            </button>`
+          : nothing
+      }
     </div>
   `;
 }

@@ -16,7 +16,8 @@ export function sendingView(outbox, below) {
     <section class="sending" aria-labelledby="sending-title">
       ${below ? html`<h2 id="sending-title">${words}</h2>` : html`<h1 id="sending-title" tabindex="-1">${words}</h1>`}
       <p class="fine">${sending.title}</p>
-      ${state} ${others.length ? html`<p class="fine">Then: ${others.map(({ title }) => title).join(", ")}.</p>` : nothing}
+      ${state}
+      ${others.length ? html`<p class="fine">Then: ${others.map(({ title }) => title).join(", ")}.</p>` : nothing}
     </section>
   `;
 }
@@ -58,9 +59,13 @@ function asking(outbox, sending) {
       </ul>
     </div>
     <div class="actions">
-      ${photosSent
-        ? html`<button class="button primary" @click=${() => outbox.goOn()}>Caption the other ${figure(photosSent)}</button>`
-        : nothing}
+      ${
+        photosSent
+          ? html`<button class="button primary" @click=${() => outbox.goOn()}>
+              Caption the other ${figure(photosSent)}
+            </button>`
+          : nothing
+      }
       <button class="button" @click=${() => outbox.again()}>Try again</button>
       <button class="button" @click=${() => outbox.drop(sending)}>Never mind</button>
     </div>

@@ -21,7 +21,9 @@ export function shell(app, screen) {
       </nav>
     </header>
     <div role="status" class="trouble">${trouble()}</div>
-    <main id="main" tabindex="-1">${session.wanted ? signIn() : [sendingView(app.outbox, Boolean(app.screen)), screen()]}</main>
+    <main id="main" tabindex="-1">
+      ${session.wanted ? signIn() : [sendingView(app.outbox, Boolean(app.screen)), screen()]}
+    </main>
     ${app.screen?.viewer ? nothing : notices(app)}
     <p role="status" class="unseen">${app.said}</p>
     ${app.addresses ? addressesView(app) : nothing} ${app.question ? question(app) : nothing}
@@ -48,7 +50,9 @@ function trouble() {
   if (!link.trouble) return nothing;
   return html`
     <p class="warning">
-      <span>${navigator.onLine ? TROUBLE[link.trouble] : "This device is offline. Going on as soon as it is back."}</span>
+      <span
+        >${navigator.onLine ? TROUBLE[link.trouble] : "This device is offline. Going on as soon as it is back."}</span
+      >
       <button class="plain" @click=${() => link.retryNow()}>Try now</button>
     </p>
   `;

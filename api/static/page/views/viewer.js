@@ -13,7 +13,13 @@ export function viewerView(viewer, notices) {
     viewer.close();
   };
   return html`
-    <dialog id="viewer" class="wide" aria-labelledby="viewer-title" @cancel=${cancel} @keydown=${(event) => keys(viewer, event)}>
+    <dialog
+      id="viewer"
+      class="wide"
+      aria-labelledby="viewer-title"
+      @cancel=${cancel}
+      @keydown=${(event) => keys(viewer, event)}
+    >
       <header>
         <h2 id="viewer-title">${item.name}</h2>
         <div class="steps">
@@ -23,7 +29,9 @@ export function viewerView(viewer, notices) {
       </header>
       <div class="viewer">
         <div class="picture">${picture(viewer)}</div>
-        <div class="sheet">${session.maySubmit ? editor(viewer) : html`<p class="caption">${viewer.draft}</p>`} ${about(viewer)}</div>
+        <div class="sheet">
+          ${session.maySubmit ? editor(viewer) : html`<p class="caption">${viewer.draft}</p>`} ${about(viewer)}
+        </div>
       </div>
       ${notices}
     </dialog>
@@ -32,7 +40,9 @@ export function viewerView(viewer, notices) {
 
 function step(viewer, by, label, icon) {
   return html`
-    <button class="plain bare" aria-label=${label} ?disabled=${!viewer.has(by)} @click=${() => viewer.step(by)}>${icon}</button>
+    <button class="plain bare" aria-label=${label} ?disabled=${!viewer.has(by)} @click=${() => viewer.step(by)}>
+      ${icon}
+    </button>
   `;
 }
 
@@ -46,11 +56,17 @@ function keys(viewer, event) {
 function picture(viewer) {
   const { item, image } = viewer;
   if (item.source.startsWith("http")) {
-    return html`<p>This photo lies on the web. <a href=${item.source} target="_blank" rel="noopener noreferrer">Open it there</a></p>`;
+    return html`<p>
+      This photo lies on the web. <a href=${item.source} target="_blank" rel="noopener noreferrer">Open it there</a>
+    </p>`;
   }
   if (item.error?.code === "image_too_large") return html`<p>No preview</p>`;
   if (viewer.blind) return html`<p>This browser cannot show the photo.</p>`;
-  return html`<img src=${image} alt=${item.edited_caption ?? item.caption ?? item.name} @error=${() => viewer.notSeen()} />`;
+  return html`<img
+    src=${image}
+    alt=${item.edited_caption ?? item.caption ?? item.name}
+    @error=${() => viewer.notSeen()}
+  />`;
 }
 
 function editor(viewer) {
@@ -71,14 +87,20 @@ function editor(viewer) {
         @input=${(event) => viewer.type(event.target.value)}
       ></textarea>
       ${problem ? html`<p class="alert" role="alert">${problem}</p>` : nothing}
-      ${leaving
-        ? undecided(viewer)
-        : html`
-            <div class="actions">
-              <button class="button primary" ?disabled=${!dirty || !draft.trim() || saving}>${saving ? "Saving…" : "Save"}</button>
-              <button type="button" class="button" ?disabled=${!draft.trim()} @click=${() => viewer.copy()}>${COPY} Copy</button>
-            </div>
-          `}
+      ${
+        leaving
+          ? undecided(viewer)
+          : html`
+              <div class="actions">
+                <button class="button primary" ?disabled=${!dirty || !draft.trim() || saving}>
+                  ${saving ? "Saving…" : "Save"}
+                </button>
+                <button type="button" class="button" ?disabled=${!draft.trim()} @click=${() => viewer.copy()}>
+                  ${COPY} Copy
+                </button>
+              </div>
+            `
+      }
     </form>
   `;
 }
@@ -90,20 +112,29 @@ function undecided(viewer) {
   return html`
     <div class="alert" role="alert">
       <p>These words are not saved yet.</p>
-      <div class="actions">${one("save", "Save", "primary")} ${one("discard", "Discard", "")} ${one("stay", "Go on editing", "")}</div>
+      <div class="actions">
+        ${one("save", "Save", "primary")} ${one("discard", "Discard", "")} ${one("stay", "Go on editing", "")}
+      </div>
     </div>
   `;
 }
 
 function about(viewer) {
   const { item } = viewer;
-  const fact = (name, value) => (value ? html`<div><dt>${name}</dt><dd>${value}</dd></div>` : nothing);
+  const fact = (name, value) =>
+    value
+      ? html`<div>
+          <dt>${name}</dt>
+          <dd>${value}</dd>
+        </div>`
+      : nothing;
   return html`
-    ${item.status === "failed" ? html`<p class="reason">${itemReason(item.error)}</p>` : nothing}
-    ${own(viewer)} ${others(viewer)}
+    ${item.status === "failed" ? html`<p class="reason">${itemReason(item.error)}</p>` : nothing} ${own(viewer)}
+    ${others(viewer)}
     <dl class="about">
-      ${fact("Model", item.model)} ${fact("Sure", item.score === null ? "" : sureness(item.score))} ${fact("Size", sides(item))}
-      ${fact("From", item.source === "upload" ? "" : item.source)} ${fact("Named", item.custom_id === item.name ? "" : item.custom_id)}
+      ${fact("Model", item.model)} ${fact("Sure", item.score === null ? "" : sureness(item.score))}
+      ${fact("Size", sides(item))} ${fact("From", item.source === "upload" ? "" : item.source)}
+      ${fact("Named", item.custom_id === item.name ? "" : item.custom_id)}
     </dl>
   `;
 }
@@ -130,5 +161,10 @@ function others(viewer) {
       ${session.maySubmit ? html`<button class="plain" @click=${() => viewer.type(text)}>Take this one</button>` : nothing}
     </li>
   `;
-  return html`<div class="own"><h3>Other wordings</h3><ul>${rest.map(one)}</ul></div>`;
+  return html`<div class="own">
+    <h3>Other wordings</h3>
+    <ul>
+      ${rest.map(one)}
+    </ul>
+  </div>`;
 }
