@@ -230,6 +230,12 @@ class Settings(BaseSettings):
         pattern="^https?://[^/]",
     )
 
+    celery_events: bool = _named(
+        "CAPTIONFLEET_CELERY_EVENTS",
+        False,
+        "Workers announce themselves and every message they work on, for Flower to show.",
+    )
+
     # Bucket events (captionfleet events)
     events_queue_url: str | None = _named(
         "CAPTIONFLEET_EVENTS_QUEUE_URL",

@@ -46,6 +46,7 @@ class CeleryConsumer:
             task_acks_late=True,
             worker_enable_prefetch_count_reduction=False,
             worker_enable_remote_control=False,
+            worker_send_task_events=settings.celery_events,
         )
         app.amqp.Connection = SteadyConnection
         # The pool's threads look tasks up in the default application.
@@ -60,7 +61,7 @@ class CeleryConsumer:
             queues=[self._bulk],
             without_gossip=True,
             without_mingle=True,
-            without_heartbeat=True,
+            without_heartbeat=not settings.celery_events,
         )
 
     def run(self) -> int:
