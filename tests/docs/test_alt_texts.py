@@ -13,7 +13,8 @@ LONG = "a dog " * 30
 BEFORE = """<!doctype html>\r
 <!-- <img src="dog.jpg"> --><script>const x = "<img src='dog.jpg'>";</script>
 <IMG
-  class=a src="img/dog.jpg?v=2#x"><img src="dog.jpg" alt=""><img alt src="dog.jpg"><img src=dog.jpg alt='mine'>
+  class=a src="img/dog.jpg?v=2#x"><img src="dog.jpg" alt=""><img alt src="dog.jpg">
+<img src=dog.jpg alt='mine'>
 <img src="/img/caf%C3%A9.jpg"/><img src="img/long.jpg"><img src="dog.jpg" aria-hidden="true">
 <img src="https://example.org/dog.jpg"><img src="data:image/gif;base64,R0"><img src="img/twice.jpg">
 <img src="img/edited.jpg"><img src="img/none.jpg"><img src="{{ photo }}">\r
