@@ -83,3 +83,29 @@ def test_the_lock_names_no_machine() -> None:
     text = (ROOT / "requirements.lock").read_text()
     assert "://" not in text
     assert "/home/" not in text
+
+
+def _pins(text: str) -> dict[str, set[str]]:
+    pins: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+(?:\[[^]]*\])?)==([^ ;\\\n]+)", text, re.M):
+        pins.setdefault(_name(name), set()).add(version)
+    return pins
+
+
+def test_what_is_installed_for_others_is_locked_file_by_file_in_the_same_versions() -> None:
+    everything = _pins((ROOT / "requirements.lock").read_text())
+    locks = sorted((ROOT / "deploy/locks").glob("*.txt"))
+    assert [lock.stem for lock in locks] == ["api", "cuda", "embedded", "worker"]
+    for lock in locks:
+        text = lock.read_text()
+        assert all(versions <= everything.get(name, set()) for name, versions in _pins(text).items()), lock
+        requirements = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.M)[1:]
+        assert [one for one in requirements if "--hash=sha256:" not in one] == []
+        assert "://" not in text
+
+
+def test_images_install_by_hash_alone() -> None:
+    for name in ("Dockerfile.api", "Dockerfile.worker"):
+        lines = [line for line in (ROOT / name).read_text().splitlines() if "pip install" in line]
+        assert lines
+        assert all("--require-hashes" in line or "--no-deps --no-build-isolation" in line for line in lines)
