@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 DIFFERENT = 200
 FRAMES = 300
-SIZE = {"width": 1280, "height": 800}
 # Pixels a frame: reading along, and a hard flick through the list.
 SPEEDS = {"reading": 20, "flicking": 400}
 JUMPS = (0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6, 1.0)
@@ -55,7 +54,7 @@ def figures(images: int) -> Iterator[Figure]:
         server = stack.enter_context(run_server(CAPTIONFLEET_BATCH_SIZE="32"))
         server.start()
         job = _job(server, sorted(folder.iterdir()), images)
-        page = stack.enter_context(run_browser()).new_page(viewport=SIZE)
+        page = stack.enter_context(run_browser()).new_page(viewport={"width": 1280, "height": 800})
         yield from _empty(page)
         yield from _opened(page, f"{server.url}/#/jobs/{job}")
         yield from _scrolled(page)

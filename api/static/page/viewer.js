@@ -54,7 +54,12 @@ export class Viewer {
 
   /** Go to another item of the list. */
   step(step) {
-    if (this.has(step)) this.#settle(() => this.#show(this.index + step));
+    if (!this.has(step)) return;
+    this.#settle(() => {
+      this.#show(this.index + step);
+      // The list goes along, and keeps what is next at hand.
+      this.#app.reveal(this.index);
+    });
   }
 
   notSeen() {
