@@ -4,7 +4,7 @@
 # Elsewhere nothing of this is needed: the tests use the engine that is there and pull the real images.
 #
 #   sudo apt-get install docker.io runc containerd iptables debootstrap
-#   sudo tests/docker/stand_ins.sh FOLDER PYTHON_PREFIX     then: export DOCKER_HOST=unix://FOLDER/docker.sock
+#   sudo tests/docker/stand_ins.sh FOLDER PYTHON_PREFIX     then: export DOCKER_HOST=unix://FOLDER/docker.sock DOCKER_BUILDKIT=1
 #   sudo tests/docker/stand_ins.sh FOLDER stop
 set -euo pipefail
 folder=$(realpath -m "$1") python=$2 here=$(dirname "$(realpath "$0")")
@@ -45,7 +45,7 @@ build() { # TAG CONTEXT, Dockerfile on standard input
 
 make_python() {
   tar -C "$python" --exclude=test --exclude='*.a' --exclude=__pycache__ -c bin include lib | tar -C "$folder/python" -x
-  build "python:$("$python/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-slim-bookworm" "$folder/python" <<'EOF'
+  build "python:$version-slim-bookworm" "$folder/python" <<'EOF'
 FROM stand-in
 COPY . /usr/local
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
@@ -53,7 +53,14 @@ RUN ln -sf python3 /usr/local/bin/python && ldconfig
 EOF
 }
 
+with_python() { # TAG ENTRYPOINT PACKAGES: what an image of Python packages holds
+  build "$1" "$folder/rclone" <<<"FROM python:$version-slim-bookworm
+RUN python -m pip install --no-cache-dir --disable-pip-version-check $3
+ENTRYPOINT $2"
+}
+
 if [ "$python" = stop ]; then stop_engine; exit; fi
+version=$("$python/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 $docker version >/dev/null 2>&1 || start_engine
 make_root
 mkdir -p "$folder/python" "$folder/rclone" && make_python
@@ -61,3 +68,5 @@ cp "$here/../../.venv/bin/rclone" "$folder/rclone/"
 build rclone/rclone:1 "$folder/rclone" <<<$'FROM stand-in\nCOPY rclone /usr/local/bin/\nENTRYPOINT ["rclone"]'
 build redis:7-alpine "$folder/rclone" <<<'FROM stand-in'
 build postgres:17-alpine "$here" <<<$'FROM stand-in\nCOPY stand_in_postgres.sh /\nENTRYPOINT ["/stand_in_postgres.sh"]'
+with_python motoserver/moto:5.2.5 '["moto_server", "-H", "0.0.0.0"]' "moto[server,s3,sqs]==5.2.5"
+with_python mher/flower:2.0 '[]' "flower==2.0.* celery[redis]"
