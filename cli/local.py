@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from jobs.records import CaptionOptions, Item
     from jobs.services import Services
     from jobs.settings import Settings
-    from model.captioner import Captioner
     from worker.embedded import EmbeddedWorker
+    from worker.loading import Serving
 
 POLL_S = 0.1
 
@@ -27,18 +27,18 @@ POLL_S = 0.1
 @contextmanager
 def local_jobs(settings: Settings, wanted: CaptionOptions, most_images: int) -> Iterator[LocalJobs]:
     """Run a worker in a data folder that lasts as long as this; its jobs have ``most_images`` at most."""
+    settings = _only_model(settings, wanted.model, most_images)
     # First of all, since it takes longest: the model loads while the rest of the program does.
     loading = _begin_loading(settings, wanted.model)
     from cli.embedded import local_settings, opened_services
     from worker.embedded import EmbeddedWorker
 
-    with TemporaryDirectory(prefix="captionfleet-", ignore_cleanup_errors=True) as folder:
-        local = _only_model(local_settings(settings, Path(folder)), wanted.model, most_images)
-        with (
-            opened_services(local) as services,
-            EmbeddedWorker(services, lambda *_: loading.result()) as worker,
-        ):
-            yield LocalJobs(services, worker, wanted)
+    with (
+        TemporaryDirectory(prefix="captionfleet-", ignore_cleanup_errors=True) as folder,
+        opened_services(local_settings(settings, Path(folder))) as services,
+        EmbeddedWorker(services, lambda *_: loading.result()) as worker,
+    ):
+        yield LocalJobs(services, worker, wanted)
 
 
 class LocalJobs:
@@ -108,13 +108,13 @@ class LocalJobs:
             time.sleep(POLL_S)
 
 
-def _begin_loading(settings: Settings, model: str | None) -> Future[Captioner]:
-    """Load the model in the background; an unknown name is left for intake to refuse."""
-    from worker.loading import load_model
+def _begin_loading(settings: Settings, model: str | None) -> Future[Serving]:
+    """Load the model, then start decoding, in the background; intake refuses an unknown name."""
+    from worker.loading import load_model, serving
 
     name = model if model in settings.model_names else settings.model_names[0]
     thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
-    loading = thread.submit(load_model, settings, name)
+    loading = thread.submit(lambda: serving(settings, name, load_model(settings, name)))
     thread.shutdown(wait=False)
     return loading
 

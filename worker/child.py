@@ -68,7 +68,7 @@ class WorkerProcess:
         return 0 if self._stopping.is_set() else self._serve(services, captioner)
 
     def _serve(self, services: Services, captioner: Captioner) -> int:
-        pipeline = Pipeline(services, serving(self._model, captioner), Exclusion())
+        pipeline = Pipeline(services, serving(self._settings, self._model, captioner), Exclusion())
         self._consumer = CeleryConsumer(self._settings, self._model, services.queue, pipeline.run_chunk)
         if self._stopping.is_set():
             self._consumer.stop()

@@ -14,9 +14,8 @@ from jobs.queue import queue_name
 from jobs.queue.embedded import EmbeddedQueue
 from jobs.services import Services
 from jobs.settings import Settings
-from model.captioner import Captioner
 from worker.exclusion import Exclusion
-from worker.loading import load_model, serving
+from worker.loading import Serving, load_model, serving
 from worker.pipeline import Pipeline
 from worker.stopping import until_answered
 
@@ -26,18 +25,22 @@ GRACE_S = 10.0
 TAKE_S = 0.5
 
 
+def _load(settings: Settings, model: str) -> Serving:
+    return serving(settings, model, load_model(settings, model))
+
+
 class EmbeddedWorker:
     """Captions what the embedded queue brings; models load in the background.
 
     A model that cannot be loaded leaves its jobs waiting and its error in ``error``.
     """
 
-    def __init__(self, services: Services, load: Callable[[Settings, str], Captioner] | None = None) -> None:
+    def __init__(self, services: Services, load: Callable[[Settings, str], Serving] | None = None) -> None:
         if not isinstance(services.queue, EmbeddedQueue):
             message = "REDIS_URL is set, so workers are processes of their own: `captionfleet worker`"
             raise StartupError("configuration_invalid", message)
         self._services = services
-        self._load_model = load or load_model
+        self._load_serving = load or _load
         self._queue: EmbeddedQueue = services.queue
         self._exclusion = Exclusion()
         self._stopping = threading.Event()
@@ -91,7 +94,7 @@ class EmbeddedWorker:
 
     def _serve(self, model: str) -> None:
         try:
-            captioner = self._load_model(self._services.settings, model)
+            served = self._load_serving(self._services.settings, model)
         except StartupError as error:
             self.error = error
             return
@@ -100,7 +103,7 @@ class EmbeddedWorker:
             log.exception("the model %s could not be loaded", model)
             self.error = StartupError("checkpoint_invalid", f"{model}: {type(error).__name__}: {error}")
             return
-        pipeline = Pipeline(self._services, serving(model, captioner), self._exclusion)
+        pipeline = Pipeline(self._services, served, self._exclusion)
         self._pipelines.append(pipeline)
         # Small jobs have threads of their own: they need not wait for a chunk of a large one to end.
         for _ in range(self._services.settings.concurrency):

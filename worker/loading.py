@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,19 @@ from model.captioner import Captioner
 from model.errors import CheckpointInvalid
 
 if TYPE_CHECKING:
-    from worker.pipeline import Serving
+    from worker.decoding import DecodePool
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a pipeline serves: a loaded model and what decodes for it, under a worker's id."""
+
+    worker_id: str
+    model: str
+    captioner: Captioner
+    decoder: DecodePool
 
 
 def load_model(settings: Settings, model: str) -> Captioner:
@@ -68,9 +79,16 @@ def _cache_folders(settings: Settings) -> Iterator[Path]:
     yield settings.data_dir / "cache"
 
 
-def serving(model: str, captioner: Captioner) -> Serving:
-    """Return what a pipeline of this process serves, under a new worker id."""
-    from worker.pipeline import Serving
+def serving(settings: Settings, model: str, captioner: Captioner) -> Serving:
+    """Start decode processes; return what a pipeline of this process serves, under a new worker id."""
+    from worker.decoding import DecodePool
 
+    decoder = DecodePool(
+        settings.decode_processes,
+        captioner.preprocessing,
+        max_pixels=settings.max_image_pixels,
+        memory_limit_bytes=settings.decode_memory_bytes,
+        time_limit_s=settings.decode_limit_s,
+    )
     host = socket.gethostname()[:40]
-    return Serving(f"{host}-{secrets.token_hex(6)}", model, captioner)
+    return Serving(f"{host}-{secrets.token_hex(6)}", model, captioner, decoder)

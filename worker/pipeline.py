@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
 
 from jobs.errors import DatabaseUnavailable, ItemCode, ItemError, StorageUnavailable, TransientError
 from jobs.logs import working_on
@@ -18,14 +17,14 @@ from jobs.services import Services
 from jobs.store.chunks import ChunkResult, Claim, ClaimedItem, ItemResult
 from jobs.store.workers import Worker
 from jobs.tracing import Traced, begin, here
-from model.captioner import Captioner, DecodingOptions
+from model.captioner import DecodingOptions
 from model.errors import InvalidOptions
 from worker.batcher import Batcher
 from worker.cache import CaptionCache, Loaded
-from worker.decoding import DecodePool
 from worker.exclusion import Exclusion
 from worker.images import Images
 from worker.leases import Hold, Leases
+from worker.loading import Serving
 from worker.recorder import Recorder
 from worker.stopping import Stopped, until_answered
 
@@ -38,20 +37,11 @@ LAST_WORDS_S = 2.0
 CHUNKS_IN_TRACE = 16
 
 
-@dataclass(frozen=True)
-class Serving:
-    """What a pipeline serves: a model of the settings, loaded, under a worker's id."""
-
-    worker_id: str
-    model: str
-    captioner: Captioner
-
-
 class Pipeline:
     """Runs chunks of one model; called from as many threads as chunks may be in hand."""
 
     def __init__(self, services: Services, serving: Serving, exclusion: Exclusion) -> None:
-        """Start threads and decode processes; the pipelines of one process share one ``exclusion``."""
+        """Start threads, own the decode processes from now on; pipelines of a process share ``exclusion``."""
         settings = services.settings
         captioner = serving.captioner
         self._services = services
@@ -61,13 +51,7 @@ class Pipeline:
         self._batcher = Batcher(
             captioner, batch_size=settings.batch_size, forward_limit_s=settings.forward_limit_s
         )
-        self._decoder = DecodePool(
-            settings.decode_processes,
-            captioner.preprocessing,
-            max_pixels=settings.max_image_pixels,
-            memory_limit_bytes=settings.decode_memory_bytes,
-            time_limit_s=settings.decode_limit_s,
-        )
+        self._decoder = serving.decoder
         cache = CaptionCache(services.store.cache, captioner.digest)
         self._images = Images(
             services.sources, self._decoder, self._batcher, cache, settings.decode_processes

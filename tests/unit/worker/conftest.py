@@ -22,7 +22,8 @@ from jobs.store.submit import NewItem, NewJob
 from jobs.tables import ChunkRow
 from tests.captioners import ColourCaptioner, colour_png
 from worker.exclusion import Exclusion
-from worker.pipeline import Pipeline, Serving
+from worker.loading import serving
+from worker.pipeline import Pipeline
 
 OWNER = "ann"
 
@@ -81,7 +82,8 @@ class Deployment:
     def pipeline(self, **changed: Any) -> Iterator[Pipeline]:
         """Run a pipeline; ``changed`` replaces services."""
         services = replace(self.services, **changed)
-        pipeline = Pipeline(services, Serving(self.worker_id, "small", self.captioner), Exclusion())
+        served = replace(serving(services.settings, "small", self.captioner), worker_id=self.worker_id)
+        pipeline = Pipeline(services, served, Exclusion())
         try:
             yield pipeline
         finally:
