@@ -13,7 +13,7 @@ from api.body import RequestBody
 from api.routes import Route
 from jobs.logs import forget_ids
 from jobs.meters import Counter, Histogram, Level, Meters
-from jobs.tracing import Traced, begin, here
+from jobs.tracing import Traced, Value, begin, here
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # The label of what no route takes; its addresses are as many as clients invent.
@@ -96,7 +96,7 @@ class Metered:
             with here(span):
                 body = self._app(environ, start)
         except BaseException:
-            self._meters.in_flight.add(-1)
+            self._end(note, 0, span)
             raise
         return _Counted(body, lambda sent: self._end(note, sent, span))
 
@@ -112,7 +112,7 @@ class Metered:
         if span is not None:
             status = int(note.get("status", HTTPStatus.INTERNAL_SERVER_ERROR))
             error = str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
-            attributes = {"http.route": route, "http.response.status_code": status}
+            attributes: dict[str, Value] = {"http.route": route, "http.response.status_code": status}
             span.end(f"{method} {route}", error, **attributes)
         self._meters.in_flight.add(-1)
         forget_ids()

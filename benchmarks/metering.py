@@ -1,9 +1,14 @@
-"""``python -m benchmarks.metering``: what counting for Prometheus and naming ids costs a worker an image."""
+"""What counting for Prometheus, naming ids and tracing cost an image: ``python -m benchmarks.metering``.
+
+Traces are made without a collector that answers: what is measured is their making, not their sending.
+"""
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
+from collections.abc import Callable
 
 from benchmarks.machine import describe_machine
 from jobs.logs import working_on
@@ -17,9 +22,13 @@ from jobs.metrics import (
     STAGE_SECONDS,
     WORKER,
 )
+from jobs.settings import Settings
+from jobs.tracing import Traced, begin, here, start_tracing
+from worker.images import IMAGES_TRACED
 
 BATCH, CHUNK = 32, 64
 CHUNKS, REPEATS = 200, 9
+GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def one_chunk() -> None:
@@ -45,16 +54,46 @@ def one_chunk() -> None:
         CHUNKS_IN_HAND.add(-1)
 
 
-def main() -> None:
-    """Measure and print medians of processor time."""
-    print(describe_machine())
+def one_trace() -> None:
+    """Do what tracing asks of a worker for one chunk."""
+    began = time.monotonic()
+    span = begin("chunk", "consumer", after=GIVEN, began=began, job="job_0", chunk=1, attempt=1, images=CHUNK)
+    _part(span, "claim", began)
+    with here(span):
+        for number in range(CHUNK):
+            with here(span):
+                own = span if number < IMAGES_TRACED else None
+                for name in ("fetch", "decode", "batch", "caption"):
+                    _part(own, name, began)
+    _part(span, "record", began)
+    if span is not None:
+        span.end()
+
+
+def _part(span: Traced | None, name: str, began: float) -> None:
+    if span is not None:
+        span.add(name, began, began, position=1)
+
+
+def _cost(work: Callable[[], None]) -> float:
+    """Median of a piece of work's processor time, in µs an image."""
     costs = []
     for _ in range(REPEATS):
         began = time.process_time()
         for _ in range(CHUNKS):
-            one_chunk()
+            work()
         costs.append((time.process_time() - began) / (CHUNKS * CHUNK))
-    print(f"counting: {statistics.median(costs) * 1e6:.2f} µs of processor time an image")
+    return statistics.median(costs) * 1e6
+
+
+def main() -> None:
+    """Measure and print medians of processor time."""
+    print(describe_machine())
+    logging.disable()
+    print(f"counting: {_cost(one_chunk):.2f} µs of processor time an image")
+    print(f"tracing, off: {_cost(one_trace):.2f} µs of processor time an image")
+    start_tracing(Settings(otlp_endpoint="http://127.0.0.1:1"), "metering")
+    print(f"tracing, on: {_cost(one_trace):.2f} µs of processor time an image, in chunks of {CHUNK}")
     scrapes = []
     for _ in range(REPEATS):
         began = time.process_time()

@@ -21,8 +21,9 @@ import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.collectors import run_collector
 from tests.conftest import ROOT
-from tests.integration.observed import Observed, run_collector, run_observed
+from tests.integration.observed import Observed, run_observed
 from tests.pictures import jpeg_bytes
 from tests.processes import Process, reserve_port, wait_until
 from tests.servers import S3, Postgres, run_redis, unavailable

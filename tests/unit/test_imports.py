@@ -60,13 +60,16 @@ def test_only_the_settings_read_the_environment() -> None:
 
 
 def test_the_api_runs_where_neither_model_nor_torch_is_installed() -> None:
-    _python(BLOCK.format(names=("model", "openvino", "torch")) + IMPORT_ALL + "import_all('api')")
+    _python(
+        BLOCK.format(names=("model", "openvino", "opentelemetry", "torch")) + IMPORT_ALL + "import_all('api')"
+    )
 
 
 def test_the_core_runs_where_no_server_client_is_installed() -> None:
-    names = ("boto3", "botocore", "celery", "flask", "model", "openvino", "psycopg", "redis", "torch")
+    names = ("boto3", "botocore", "celery", "flask", "model", "openvino", "opentelemetry", "psycopg", "redis")
     embedded = "import jobs.intake, jobs.settings, jobs.store, jobs.queue.embedded, jobs.objects"
-    _python(BLOCK.format(names=names) + embedded)
+    untraced = "; from jobs import tracing; assert tracing.begin('x') is None and not tracing.trace_ids()"
+    _python(BLOCK.format(names=(*names, "torch")) + embedded + untraced)
 
 
 def test_no_import_opens_a_connection() -> None:
