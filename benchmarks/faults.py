@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Fleet:
     workers: list[Process]
     redis_url: str
     postgres: Postgres
+    api: list[Process] = field(default_factory=list)
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         """Call the API as its owner."""
@@ -71,7 +72,7 @@ def running_fleet(workers: int, core: int | None = None, **settings: str) -> Ite
         processes = [Process([CAPTIONFLEET, "api"], environment=environment)]
         worker = [*([] if core is None else ["taskset", "-c", str(core)]), CAPTIONFLEET, "worker"]
         processes += [Process(worker, environment=environment) for _ in range(workers)]
-        fleet.workers = processes[1:]
+        fleet.api, fleet.workers = processes[:1], processes[1:]
         try:
             for process in processes:
                 process.start()

@@ -1,0 +1,201 @@
+"""``make load``: mixed clients against a whole distributed deployment, for minutes.
+
+Two API processes, two workers, Redis, PostgreSQL and an S3 server are started on this machine; locust's
+clients (``benchmarks/load_clients.py``) upload, poll, long-poll, follow, download, search, edit and send by
+presigned addresses. It fails unless no request failed and the memory of API and workers is flat, and writes a
+report as Markdown and JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults import Fleet, running_fleet
+from benchmarks.machine import describe_machine
+from benchmarks.photos import make_photos
+from tests.processes import Process
+
+USERS = 20
+OWNERS = 4
+PHOTOS = 200
+SAMPLE_S = 5.0
+# Caches fill, decoders and connections come up: memory is judged after this share of the time.
+WARM_UP = 0.4
+# Growth over the rest that is taken for noise: of the memory, and at least some MB.
+NOISE, NOISE_MB = 0.05, 15.0
+CLIENTS = Path(__file__).with_name("load_clients.py")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What became of the memory that one kind of process has for itself, all of them together."""
+
+    who: str
+    first_mb: float
+    last_mb: float
+    mb_per_hour: float
+    grown_mb: float
+    flat: bool
+
+
+class Sampler(threading.Thread):
+    """Notes the memory of processes with their children, again and again."""
+
+    def __init__(self, processes: dict[str, list[Process]]) -> None:
+        super().__init__(name="sampler", daemon=True)
+        self.samples: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._processes = processes
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Take samples until stopped."""
+        began = time.monotonic()
+        while not self._ended.wait(SAMPLE_S):
+            for who, processes in self._processes.items():
+                used = sum(_private_mb(process.pid) for process in processes)
+                self.samples[who].append((time.monotonic() - began, used))
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._ended.set()
+        self.join()
+
+    def found(self, minutes: float) -> list[Memory]:
+        """Return what became of each kind's memory after the warm-up."""
+        warm = WARM_UP * minutes * 60
+        return [_memory(who, [s for s in taken if s[0] >= warm]) for who, taken in self.samples.items()]
+
+
+def _memory(who: str, samples: list[tuple[float, float]]) -> Memory:
+    seconds, used = zip(*samples, strict=True)
+    slope = statistics.linear_regression(seconds, used).slope
+    grown = slope * (seconds[-1] - seconds[0])
+    allowed = max(NOISE_MB, NOISE * statistics.mean(used))
+    return Memory(who, used[0], used[-1], slope * 3600, grown, grown <= allowed)
+
+
+def _private_mb(pid: int | str) -> float:
+    """Memory that a process and its children share with nobody, in MB."""
+    try:
+        resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        threads = [thread.name for thread in Path(f"/proc/{pid}/task").iterdir() if thread.name != str(pid)]
+        for thread in threads:
+            children += Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    own = (resident - shared) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return own + sum(_private_mb(child) for child in children)
+
+
+def _run_clients(fleet: Fleet, folder: Path, minutes: float, users: int) -> dict[str, Any]:
+    """Run locust and return what it counted."""
+    keys = [fleet.command("keys", "create", "--owner", f"client-{n}").split()[-1] for n in range(OWNERS)]
+    stats = folder / "stats.json"
+    own = {"LOAD_KEYS": ",".join(keys), "LOAD_PHOTOS": str(folder / "photos"), "LOAD_STATS": str(stats)}
+    # The bucket's addresses are of this machine; whatever proxy there is has no part in it.
+    own |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    command = [sys.executable, "-m", "locust", "-f", str(CLIENTS), "--headless", "--only-summary"]
+    command += ["--host", fleet.url, "-u", str(users), "-r", "2", "-t", f"{round(minutes * 60)}s"]
+    command += ["--stop-timeout", "60", "--exit-code-on-error", "0", "--loglevel", "ERROR"]
+    subprocess.run(command, env=os.environ | own, check=True, capture_output=True)
+    found: dict[str, Any] = json.loads(stats.read_text())
+    return found
+
+
+def measure(minutes: float, users: int, photos: int = PHOTOS) -> dict[str, Any]:
+    """Run everything once and return the report."""
+    about = describe_machine()
+    with tempfile.TemporaryDirectory(prefix="captionfleet-load-") as made, running_fleet(2) as fleet:
+        folder = Path(made)
+        (folder / "photos").mkdir()
+        make_photos(folder / "photos", photos)
+        sampler = Sampler({"API": fleet.api, "workers": fleet.workers})
+        sampler.start()
+        began = time.monotonic()
+        counted = _run_clients(fleet, folder, minutes, users)
+        seconds = time.monotonic() - began
+        sampler.stop()
+        database = fleet.environment["DATABASE_URL"].rpartition("/")[2]
+        images = fleet.postgres.execute("SELECT sum(images) FROM usage", database)[0][0]
+    memory = sampler.found(minutes)
+    requests = sum(route["requests"] for route in counted["routes"])
+    failures = sum(route["failures"] for route in counted["routes"])
+    checks = {
+        "no request failed": failures == 0 and not counted["errors"],
+        **{f"memory of {found.who} is flat": found.flat for found in memory},
+    }
+    return {
+        "machine": about,
+        "load_after": os.getloadavg()[0],
+        "users": users,
+        "seconds": seconds,
+        "requests": requests,
+        "requests_per_second": requests / seconds,
+        "images": int(images or 0),
+        "failures": failures,
+        "errors": counted["errors"],
+        "routes": counted["routes"],
+        "memory": [asdict(found) for found in memory],
+        "samples": sampler.samples,
+        "checks": checks,
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Write a report for people."""
+    lines = [
+        f"{report['machine']}; load {report['load_after']:.1f} at the end.".replace("\n", "; "),
+        "",
+        f"{report['users']} clients for {report['seconds'] / 60:.1f} minutes: "
+        f"{report['requests']:,} requests ({report['requests_per_second']:.0f}/s), "
+        f"{report['images']:,} images, {report['failures']} failures.",
+        "",
+        "| Route | Requests | Failures | p50 ms | p95 ms | p99 ms | max ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{route['route']}` | {route['requests']} | {route['failures']} | {route['p50_ms']:.0f} "
+        f"| {route['p95_ms']:.0f} | {route['p99_ms']:.0f} | {route['max_ms']:.0f} |"
+        for route in report["routes"]
+    ]
+    lines += ["", "| Memory of its own | After warm-up | At the end | Slope |", "|---|---|---|---|"]
+    lines += [
+        f"| {found['who']} | {found['first_mb']:.0f} MB | {found['last_mb']:.0f} MB "
+        f"| {found['mb_per_hour']:+.0f} MB/h ({found['grown_mb']:+.1f} MB in all) |"
+        for found in report["memory"]
+    ]
+    lines += ["", *(f"- {'ok' if met else 'MISSED'}: {check}" for check, met in report["checks"].items())]
+    lines += [f"- error: {error}" for error in report["errors"][:20]]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Read the command line, run, write both reports; 1 where a check was missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--users", type=int, default=USERS, help="clients at once")
+    parser.add_argument("--out", type=Path, default=Path("load"), help="report, without .md and .json")
+    given = parser.parse_args()
+    report = measure(given.minutes, given.users)
+    given.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    text = markdown(report)
+    given.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0 if all(report["checks"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
