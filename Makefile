@@ -18,7 +18,7 @@ ARGS :=
 # Most tests wait for servers and processes, so two files at a time keep two cores busy.
 TEST_PROCESSES := 2
 
-.PHONY: help demo serve test check check-deploy test-docker docs bench chaos fuzz soak setup setup-dev lock lock-hashes audit sbom secrets clean
+.PHONY: help demo serve test check check-deploy test-docker docs bench load chaos fuzz soak setup setup-dev lock lock-hashes audit sbom secrets clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -53,6 +53,9 @@ docs: setup-dev ## Build the documentation site into build/docs; links that lead
 bench: setup-dev ## Measure throughput and latency on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+load: setup-dev ## Put a whole deployment under mixed load for 15 minutes, or ARGS="--minutes 2"; report in runs/
+	@$(BIN)/python -m benchmarks.load $(ARGS)
+
 soak: setup-dev ## Run the long tests
 	@$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)
 
@@ -71,7 +74,7 @@ lock: $(BIN)/python ## Write requirements.lock and the hashed locks of deploy/lo
 	@$(MAKE) --no-print-directory lock-hashes
 
 lock-hashes: ## Write deploy/locks anew from requirements.lock: what is installed for others, file by file
-	@for line in "embedded cpu" "api distributed" "worker cpu distributed" "cuda cpu distributed model"; do \
+	@for line in "embedded cpu" "api distributed tracing" "worker cpu distributed tracing" "cuda cpu distributed model tracing"; do \
 	  set -- $$line; name=$$1; shift; extras=; for extra; do extras="$$extras --extra $$extra"; done; \
 	  $(BIN)/uv $(COMPILE) --generate-hashes --constraint requirements.lock $$extras \
 	    --output-file deploy/locks/$$name.txt pyproject.toml deploy/locks/build.in || exit 1; \
