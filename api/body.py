@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, BinaryIO
 
 from flask import Response
 
+from api.deadlines import ENVIRON, Deadlines
 from jobs.errors import RequestError
 
 BLOCK_BYTES = 256 * 1024
@@ -81,11 +83,18 @@ class RequestBody:
 
     def _next(self, size: int) -> bytes:
         try:
-            return self._stream.read(size)
+            with self._in_time(size):
+                return self._stream.read(size)
         except Exception as error:
             # Whatever the server's reader raises (time-out, reset, bad chunk), there is no body to have.
             self._done = True
             raise RequestError("upload_incomplete", f"the body could not be read: {error}") from error
+
+    def _in_time(self, size: int) -> AbstractContextManager[None]:
+        deadlines: Deadlines | None = self._environ.get(ENVIRON)
+        if deadlines is None:
+            return nullcontext()
+        return deadlines.reading(self._environ["gunicorn.socket"], size)
 
     def _end_early(self) -> None:
         self._done = True

@@ -20,6 +20,7 @@ from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped
 
 from api.app import METERS
 from api.context import EXTENSION, Context
+from api.deadlines import ENVIRON, Deadlines
 from api.problems import PROBLEM_TYPE, problem_body
 from jobs.errors import StartupError
 from jobs.ids import new_id
@@ -199,10 +200,13 @@ class Door:
         context = app.extensions[EXTENSION]
         assert isinstance(context, Context)
         self.context = context
+        self.deadlines = Deadlines(SILENCE_S)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
+        self.deadlines.end(environ["gunicorn.socket"])
         environ["gunicorn.socket"].settimeout(SILENCE_S)
+        environ[ENVIRON] = self.deadlines
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             # gunicorn drops the application's Connection header and has its own way to say it.
@@ -223,6 +227,21 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
         """Take signals, but leave a closed terminal to the parent process."""
         super().init_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def handle(self, conn: Any) -> Any:
+        """Read and answer one request; its head must come in time."""
+        deadlines: Deadlines = self.wsgi.deadlines
+        deadlines.begin(conn.sock)
+        try:
+            return super().handle(conn)
+        finally:
+            deadlines.end(conn.sock)
+
+    def notify(self) -> None:
+        """Tell the parent, about once a second, that this process lives; end what clients are late with."""
+        super().notify()
+        if (door := getattr(self, "wsgi", None)) is not None:
+            door.deadlines.shut_late()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Finish running requests, those that wait at once."""

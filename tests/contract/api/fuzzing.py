@@ -35,7 +35,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 STREAM = "text/event-stream"
-BATCH = 10
+BATCH = 4
 """Requests made between two looks at the clock."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
+import select
 import signal
 import socket
 import threading
@@ -140,6 +142,36 @@ def test_a_client_that_falls_silent_is_refused(server: Running) -> None:
         assert problem(receive(connection)) == (400, "upload_incomplete")
         assert SILENCE_S * 0.8 < time.monotonic() - began < SILENCE_S + 10
     wait_until(lambda: server.uploads_left() == (0, 0), what="the dead upload being removed")
+
+
+def trickle(connection: socket.socket) -> float:
+    """Send a byte now and then until the server answers or hangs up; return after how long it did."""
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        while time.monotonic() - began < 20 and not select.select([connection], [], [], 0.3)[0]:
+            connection.sendall(b"x")
+    return time.monotonic() - began
+
+
+def test_a_client_that_trickles_its_body_is_refused(server: Running) -> None:
+    with server.raw() as connection:
+        connection.sendall(server.head("Content-Length: 5000") + b"".join(photos(1))[:1000])
+        assert SILENCE_S * 0.8 < trickle(connection) < SILENCE_S + 8
+        assert problem(receive(connection)) == (400, "upload_incomplete")
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"GET /healthz HTT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: "]
+)
+def test_clients_that_never_finish_a_head_hold_no_thread(server: Running, beginning: bytes) -> None:
+    """As many as there are threads, silent and trickling: others are answered once their time is over."""
+    threads = server.settings.api_threads
+    with contextlib.ExitStack() as held:
+        connections = [held.enter_context(server.raw()) for _ in range(threads + 2)]
+        for connection in connections:
+            connection.sendall(beginning)
+        assert SILENCE_S * 0.8 < trickle(connections[0]) < SILENCE_S + 8
+        assert server.get("/healthz")[0] == 200
 
 
 def test_a_malformed_chunk_is_refused(server: Running) -> None:
