@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, bindparam, delete, select, text
 
 from jobs.records import ItemStatus
 from jobs.store.database import Database
@@ -23,6 +23,24 @@ _POSTGRESQL = text(
     "ON CONFLICT DO NOTHING"
 )
 _SQLITE = "INSERT OR IGNORE INTO cached_captions (key, owner, job_id, position) VALUES (?, ?, ?, ?)"
+# Put together once: that takes longer than finding a caption.
+_FIND = (
+    select(
+        CachedCaptionRow.key,
+        ItemRow.caption,
+        ItemRow.score,
+        ItemRow.alternatives,
+        ItemRow.width,
+        ItemRow.height,
+    )
+    .join(
+        ItemRow,
+        (ItemRow.job_id == CachedCaptionRow.job_id) & (ItemRow.position == CachedCaptionRow.position),
+    )
+    .join(JobRow, JobRow.id == CachedCaptionRow.job_id)
+    .where(CachedCaptionRow.key.in_(bindparam("keys", expanding=True)))
+    .where(ItemRow.status == ItemStatus.SUCCEEDED, JobRow.deleted_at.is_(None))
+)
 
 
 @dataclass(frozen=True)
@@ -52,25 +70,8 @@ class CacheStore:
 
     def find(self, keys: Collection[str]) -> dict[str, CachedCaption]:
         """Return what there is under these keys, in one query."""
-        query = (
-            select(
-                CachedCaptionRow.key,
-                ItemRow.caption,
-                ItemRow.score,
-                ItemRow.alternatives,
-                ItemRow.width,
-                ItemRow.height,
-            )
-            .join(
-                ItemRow,
-                (ItemRow.job_id == CachedCaptionRow.job_id) & (ItemRow.position == CachedCaptionRow.position),
-            )
-            .join(JobRow, JobRow.id == CachedCaptionRow.job_id)
-            .where(CachedCaptionRow.key.in_(keys), ItemRow.status == ItemStatus.SUCCEEDED)
-            .where(JobRow.deleted_at.is_(None))
-        )
         with self._database.read() as connection:
-            return {row.key: _cached(row) for row in connection.execute(query)}
+            return {row.key: _cached(row) for row in connection.execute(_FIND, {"keys": list(keys)})}
 
     def remember(self, entries: Sequence[CacheEntry]) -> None:
         """Keep entries whose job is still there; what is known already stays.
