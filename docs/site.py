@@ -28,7 +28,12 @@ MARK = "<!-- The site has the reference here. -->"
 
 _CODE = re.compile(r"(```.*?```|`[^`]+`)", re.DOTALL)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)#\s]+)")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LANGUAGES = {".py": "python", ".json": "json", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml"}
+
+
+class BrokenPages(Exception):
+    """What is wrong with the pages, in the builder's words."""
 
 
 def page_of(path: Path) -> Path:
@@ -109,7 +114,7 @@ def _configuration(address: str) -> str:
 
 
 def build(site: Path, address: str = "") -> None:
-    """Build the site, to be served at ``address``; raise ``CalledProcessError`` for broken links."""
+    """Build the site, to be served at ``address``; raise ``BrokenPages`` for links that lead nowhere."""
     with TemporaryDirectory(prefix="captionfleet-docs-") as name:
         work = Path(name)
         pages = Pages(work / "docs")
@@ -118,7 +123,10 @@ def build(site: Path, address: str = "") -> None:
         shutil.copyfile(ICON, work / "docs/images/icon.svg")
         (work / CONFIGURATION.name).write_text(_configuration(address))
         command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", CONFIGURATION.name]
-        subprocess.run(command, cwd=work, check=True)  # noqa: S603 (nothing of it comes from outside)
+        ran = subprocess.run(command, cwd=work, capture_output=True, text=True)  # noqa: S603 (nothing foreign)
+        if ran.returncode != 0:
+            # Behind what is wrong it writes where in its own code it stopped.
+            raise BrokenPages(_COLOUR.sub("", ran.stdout + ran.stderr).partition("Traceback")[0])
         shutil.rmtree(site, ignore_errors=True)
         shutil.copytree(work / "site", site)
 
@@ -126,5 +134,5 @@ def build(site: Path, address: str = "") -> None:
 if __name__ == "__main__":
     try:
         build(Path(sys.argv[1]), *sys.argv[2:])
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
+    except BrokenPages as error:
+        sys.exit(str(error))

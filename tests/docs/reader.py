@@ -1,0 +1,130 @@
+"""A reader who types what a document says: its commands in order, in one folder, servers beside."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.cli.commands import environment
+from tests.processes import Process, reserve_port, wait_until
+
+# They go on until they are stopped.
+SERVERS = ("serve", "api")
+LASTING = (*SERVERS, "worker", "events", "watch")
+# What a test's environment has already.
+INSTALLING = ("make setup", "source .venv/", "pip install")
+
+
+def commands(document: Path) -> list[str]:
+    """Return the commands of a document's console blocks, continuations joined."""
+    blocks = re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line[2:].strip() for line in lines if line.startswith("$ ")]
+
+
+def write_files(document: Path, folder: Path) -> None:
+    """Write the blocks of a document that are titled as files."""
+    for name, text in re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', document.read_text(), re.DOTALL):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+class Reader:
+    """Runs commands by bash as one shell would; those that last go on in the background."""
+
+    def __init__(self, folder: Path, replaced: Mapping[str, str], **settings: str) -> None:
+        """``replaced`` is what a reader would write instead: an own address for an example's."""
+        port = reserve_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._folder = folder
+        self._replaced = {**replaced, "localhost:8080": f"127.0.0.1:{port}"}
+        self._environment = environment(folder, CAPTIONFLEET_PORT=str(port), CAPTIONFLEET_URL=self.url)
+        self._environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **settings}
+        self._state = folder / ".shell"
+        self._state.touch()
+        self._lasting: list[Process] = []
+
+    def follow(self, document: Path, until: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Run a document's commands, each to a good end, and return what they wrote.
+
+        Those in ``until`` are repeated until their output has that text: what they show takes its time.
+        """
+        write_files(document, self._folder)
+        shown: dict[str, str] = {}
+        for written in commands(document):
+            if not written.startswith(INSTALLING):
+                shown[written] = self._run(written, (until or {}).get(written, ""))
+        return shown
+
+    def _run(self, written: str, expected: str) -> str:
+        command = written
+        for example, own in self._replaced.items():
+            command = command.replace(example, own)
+        if name := _lasting(command):
+            self._start(name, command)
+            return ""
+        try:
+            return wait_until(lambda: self._shown(command, expected, once=not expected), 60, written)
+        except AssertionError as error:
+            logs = "\n".join(process.output[-4000:] for process in self._lasting)
+            raise AssertionError(f"{error}\n{logs}") from error
+
+    def _shown(self, command: str, expected: str, *, once: bool) -> str | None:
+        ran = subprocess.run(
+            self._bash(f"{command}\nexport -p > {self._state}"),
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if once:
+            assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
+        good = ran.returncode == 0 and expected in ran.stdout
+        return (ran.stdout or "\n") if good else None
+
+    def _bash(self, script: str) -> list[str]:
+        return ["bash", "-c", f"set -aeo pipefail; source {self._state}\n{script}"]
+
+    def _start(self, name: str, command: str) -> None:
+        if name in SERVERS:
+            # Two of them on one port there cannot be: a reader stops the first.
+            self.stop()
+        process = Process(
+            self._bash(_replacing_the_shell(command)), environment=self._environment, folder=self._folder
+        )
+        self._lasting.append(process)
+        process.start(self._ready if name in SERVERS else None, timeout=60)
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        """End what runs in the background."""
+        for process in reversed(self._lasting):
+            process.stop(timeout=40)
+        self._lasting.clear()
+
+
+def _lasting(command: str) -> str:
+    """Return which command that goes on this is, or nothing."""
+    words = [word for word in shlex.split(command, comments=True) if "=" not in word]
+    return words[1] if words[0] == "captionfleet" and words[1] in LASTING and "replay" not in words else ""
+
+
+def _replacing_the_shell(command: str) -> str:
+    """Return a command that gets signals itself."""
+    first = command.index("captionfleet")
+    return f"{command[:first]}exec {command[first:]}" if not first else f"exec env {command}"
