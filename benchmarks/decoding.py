@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -125,14 +126,15 @@ def _restriction(setting: Setting) -> Iterator[Figure]:
         filtered.decode(files[0]).result()
         for _ in range(RESTRICTION_ROUNDS):
             for name, clock in (("processor time", _everything), ("speed", time.perf_counter)):
-                within, without = (
-                    _ms(clock, lambda data, pool=pool: pool.decode(data).result(), files)
-                    for pool in (filtered, free)
-                )
+                within, without = (_ms(clock, partial(_through, pool), files) for pool in (filtered, free))
                 ratios[name].append(within / without if clock is _everything else without / within)
     for name, goal in (("processor time", "<= 1.10"), ("speed", ">= 0.90")):
         label = f"system calls restricted / not, {name}"
         yield Figure(label, statistics.median(ratios[name]), goal=goal)
+
+
+def _through(pool: DecodePool, data: bytes) -> object:
+    return pool.decode(data).result()
 
 
 def _everything() -> float:

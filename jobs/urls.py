@@ -38,7 +38,7 @@ _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
 _DENIED = frozenset({401, 403})
 _PASSING = frozenset({408, 425, 429})
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 _SAFE_IN_PATH = "/%:@!$&'()*+,;=~-._"
 
 

@@ -84,7 +84,7 @@ def restrict_system_calls() -> bool:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     # Zero, or why not: an errno as -1, or the id of a thread that could not be brought along.
-    return libc.syscall(seccomp, _SET_MODE_FILTER, _ALL_THREADS, ctypes.byref(words)) == 0
+    return bool(libc.syscall(seccomp, _SET_MODE_FILTER, _ALL_THREADS, ctypes.byref(words)) == 0)
 
 
 def _filter(audit: int, column: int) -> bytes:

@@ -143,7 +143,7 @@ def _bodies() -> Iterator[bytes]:
 def _archives() -> Iterator[bytes]:
     for mode in ("w", "w:gz"):
         packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode=mode) as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=packed, mode=mode) as tar:
             info = tarfile.TarInfo("folder/a.jpg")
             info.size = 3
             tar.addfile(info, io.BytesIO(b"xyz"))

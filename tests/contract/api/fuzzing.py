@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.app import create_app
+from jobs.callers import Scope
 from jobs.errors import RequestError
 from jobs.services import Services
 from tests.contract.api.support import Client, caption, photos
@@ -49,7 +50,7 @@ class Fuzzer:
         self._seed = seed
         app = create_app(services)
         self._owner = f"fuzz-{seed}"
-        _, key = services.store.keys.create(self._owner, scopes=["submit", "read", "admin"])
+        _, key = services.store.keys.create(self._owner, scopes=list(Scope))
         self._client = Client(app, key)
         self._headers = {"Authorization": f"Bearer {key}"}
         self._job = ""
@@ -89,7 +90,7 @@ class Fuzzer:
         @seeded(number)
         @limits
         @given(case=self._strategy(operation, mode))
-        def attempt(case: Case) -> None:
+        def attempt(case: Case[Any]) -> None:
             self._send(case)
 
         try:
@@ -104,7 +105,7 @@ class Fuzzer:
             self._strategies[key] = operation.as_strategy(generation_mode=mode)
         return self._strategies[key]
 
-    def _send(self, case: Case) -> None:
+    def _send(self, case: Case[Any]) -> None:
         if "job_id" in case.path_parameters and sum(self.answers.values()) % 2:
             case.path_parameters["job_id"] = self._finished_job()
         if case.operation.path.endswith("/events") and not self._ends(case.path_parameters["job_id"]):

@@ -55,6 +55,7 @@ def web() -> Iterator[Web]:
         "http://[::1/",
         "http://exam\nple.com/",
         "http://example.com\\@127.0.0.1/",
+        "http://[::1]\udc8e/",
         f"http://example.com/{'a' * 2048}",
     ],
 )
