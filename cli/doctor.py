@@ -278,6 +278,7 @@ def _model(settings: Settings, name: str) -> str:
     import numpy as np
 
     from model.captioner import DecodingOptions
+    from worker.batch_size import best_batch_size
     from worker.loading import load_model
 
     captioner = load_model(settings, name)
@@ -286,5 +287,5 @@ def _model(settings: Settings, name: str) -> str:
     began = time.perf_counter()
     captioner.caption(np.full(shape, 127, dtype=np.uint8), options)
     milliseconds = (time.perf_counter() - began) * 1000
-    batches = f"batches of up to {settings.batch_size}"
+    batches = f"batches of up to {settings.batch_size or best_batch_size(captioner)}"
     return f"{captioner.name} on {captioner.device}, {batches}, one caption in {milliseconds:.0f} ms"

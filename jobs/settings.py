@@ -147,7 +147,13 @@ class Settings(BaseSettings):
         "Arithmetic of exported models: f32, bf16, or auto (bf16 where the CPU has units for it).",
         pattern="^(auto|f32|bf16)$",
     )
-    batch_size: int = _named("CAPTIONFLEET_BATCH_SIZE", 32, "Most images in one forward pass.", ge=1, le=4096)
+    batch_size: int | None = _named(
+        "CAPTIONFLEET_BATCH_SIZE",
+        None,
+        "Most images in one forward pass; unset: found by trying at the start on a GPU, 32 on a CPU.",
+        ge=1,
+        le=4096,
+    )
     forward_limit_s: float = _named(
         "CAPTIONFLEET_FORWARD_LIMIT",
         300.0,

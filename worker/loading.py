@@ -25,12 +25,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Serving:
-    """What a pipeline serves: a loaded model and what decodes for it, under a worker's id."""
+    """What a pipeline serves: a loaded model, its largest batch, what decodes for it; under a worker's id."""
 
     worker_id: str
     model: str
     captioner: Captioner
     decoder: DecodePool
+    batch_size: int
 
 
 def load_model(settings: Settings, model: str) -> Captioner:
@@ -81,6 +82,7 @@ def _cache_folders(settings: Settings) -> Iterator[Path]:
 
 def serving(settings: Settings, model: str, captioner: Captioner) -> Serving:
     """Start decode processes; return what a pipeline of this process serves, under a new worker id."""
+    from worker.batch_size import best_batch_size
     from worker.decoding import DecodePool
 
     decoder = DecodePool(
@@ -91,4 +93,5 @@ def serving(settings: Settings, model: str, captioner: Captioner) -> Serving:
         time_limit_s=settings.decode_limit_s,
     )
     host = socket.gethostname()[:40]
-    return Serving(f"{host}-{secrets.token_hex(6)}", model, captioner, decoder)
+    worker_id = f"{host}-{secrets.token_hex(6)}"
+    return Serving(worker_id, model, captioner, decoder, settings.batch_size or best_batch_size(captioner))

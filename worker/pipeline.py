@@ -49,7 +49,7 @@ class Pipeline:
         self._exclusion = exclusion
         self._stopping = threading.Event()
         self._batcher = Batcher(
-            captioner, batch_size=settings.batch_size, forward_limit_s=settings.forward_limit_s
+            captioner, batch_size=serving.batch_size, forward_limit_s=settings.forward_limit_s
         )
         self._decoder = serving.decoder
         cache = CaptionCache(services.store.cache, captioner.digest)
