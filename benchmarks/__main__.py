@@ -8,7 +8,8 @@ import importlib.util
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.figures import Figure, Measure, Setting, compare, line, write_json
@@ -17,7 +18,8 @@ from benchmarks.photos import make_photos
 from model.captioner import DecodingOptions
 from model.loading import load_captioner, shipped_models
 
-MODULES = ("bare", "decoding", "worker", "store", "uploads", "latency", "fleet", "peers")
+# The figures that decide come first: a run that is broken off keeps what it has found.
+MODULES = ("worker", "bare", "store", "uploads", "latency", "peers", "fleet", "decoding")
 
 
 def modules(names: list[str]) -> Iterator[tuple[str, Measure]]:
@@ -30,17 +32,23 @@ def modules(names: list[str]) -> Iterator[tuple[str, Measure]]:
             yield name, module.figures
 
 
-def run(setting: Setting, names: list[str]) -> list[Figure]:
-    """Measure module by module and print each figure as it comes."""
-    found: list[Figure] = []
+def run(setting: Setting, names: list[str], found: list[Figure], keep: Callable[[], None]) -> list[str]:
+    """Measure module by module, print each figure, keep all so far; return the modules that broke."""
+    broken: list[str] = []
     for name, measure in modules(names):
         print(f"\n{name}", flush=True)
         began = time.monotonic()
-        for figure in measure(setting):
-            found.append(figure)
-            print(line(figure), flush=True)
+        try:
+            for figure in measure(setting):
+                found.append(figure)
+                print(line(figure), flush=True)
+        except Exception:
+            # The others need not be measured again for it.
+            traceback.print_exc()
+            broken.append(name)
+        keep()
         print(f"{'':<58}{time.monotonic() - began:>10.0f} s measured", flush=True)
-    return found
+    return broken
 
 
 def describe_model(model: str) -> str:
@@ -71,12 +79,14 @@ def main() -> None:
             make_photos(Path(made), given.images)
         photos = given.photos or Path(made)
         setting = Setting(given.model, photos, given.images, given.seconds, given.profiles)
-        found = run(setting, given.modules)
-    write_json(given.json, about, found)
+        found: list[Figure] = []
+        broken = run(setting, given.modules, found, lambda: write_json(given.json, about, found))
     if given.compare:
         print("\nthen, now, now / then\n" + "\n".join(compare(given.compare, found)))
     missed = [figure.name for figure in found if figure.met is False]
     print(f"\n{len(found)} figures in {given.json}; {len(missed)} goals missed")
+    if broken:
+        sys.exit(f"not measured to the end: {', '.join(broken)}")
 
 
 if __name__ == "__main__":

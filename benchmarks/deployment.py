@@ -32,6 +32,14 @@ class Deployment:
         """CPU seconds of Redis so far."""
         return _cpu_seconds(self.redis.process.pid)
 
+    def broker(self, model: str) -> tuple[int, int]:
+        """Messages and bytes that Redis holds for a model's queue."""
+        import redis
+
+        client = redis.Redis.from_url(self.redis.url)
+        held = sum(client.memory_usage(key) or 0 for key in client.scan_iter())
+        return client.llen(f"captionfleet.{model}"), held
+
 
 def _cpu_seconds(pid: int) -> float:
     try:

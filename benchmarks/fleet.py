@@ -114,20 +114,11 @@ def _submit(running: Deployment, images: int) -> str:
     return job.id
 
 
-def _broker(running: Deployment) -> tuple[int, int]:
-    """Messages and bytes that Redis holds for the model's queue."""
-    import redis
-
-    client = redis.Redis.from_url(running.redis.url)
-    queue = f"captionfleet.{MODEL}"
-    return client.llen(queue), sum(client.memory_usage(key) or 0 for key in client.scan_iter())
-
-
 def measure(workers: int, rate: float, images: int) -> Iterator[Figure]:
     """Yield the figures of one job run by simulated workers."""
     with deployment(CAPTIONFLEET_MAX_IMAGES=str(images)) as running:
         job_id = _submit(running, images)
-        messages, held = _broker(running)
+        messages, held = running.broker(MODEL)
         yield Figure(f"broker: messages for a job of {images:,} images", messages)
         yield Figure("broker: bytes held", held / 1e6, "MB", "<= 1")
         store = running.services.store

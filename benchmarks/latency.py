@@ -1,6 +1,6 @@
 """Jobs beside other jobs: one image behind a running bulk job, and a job whose images are all known.
 
-``python -m benchmarks.latency FOLDER`` takes photos from a folder; ``--bulk 100000`` makes a longer bulk job.
+``python -m benchmarks.latency FOLDER`` takes photos from a folder; ``--bulk`` says how long the bulk job is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.figures import Figure, Setting, line
 from benchmarks.machine import describe_machine
 from tests.processes import wait_until
 
-BULK = 20_000
+BULK = 100_000
 SINGLES = 40
 REPEATED = 400
 BUCKET = "photos"
@@ -112,7 +112,7 @@ def measure(files: list[Path], bulk: int = BULK) -> Iterator[Figure]:
 
 
 def figures(setting: Setting) -> Iterator[Figure]:
-    """Yield the figures for a bulk job of usual length."""
+    """Yield the figures."""
     return measure(setting.files(min(setting.images, REPEATED)))
 
 
