@@ -121,6 +121,7 @@ def build(site: Path, address: str = "") -> None:
         for path in [*sorted(DOCS.rglob("*.md")), *ALSO]:
             pages.add(path)
         shutil.copyfile(ICON, work / "docs/images/icon.svg")
+        shutil.copyfile(DOCS / "site.css", work / "docs/site.css")
         (work / CONFIGURATION.name).write_text(_configuration(address))
         command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", CONFIGURATION.name]
         ran = subprocess.run(command, cwd=work, capture_output=True, text=True)  # noqa: S603 (nothing foreign)

