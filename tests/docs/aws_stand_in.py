@@ -18,7 +18,7 @@ def main(service: str, operation: str, *words: str) -> None:
     given = dict(zip(words[::2], words[1::2], strict=True))
     query, _ = given.pop("--query", ""), given.pop("--output", "")
     arguments = {_camel(name): _value(value) for name, value in given.items()}
-    client: Any = boto3.client("s3" if service == "s3api" else service)
+    client: Any = boto3.client("s3" if service == "s3api" else service)  # type: ignore[call-overload]
     answer = getattr(client, operation.replace("-", "_"))(**arguments)
     print(answer[query] if query else "")
 
