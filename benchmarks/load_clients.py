@@ -51,7 +51,7 @@ class Client(HttpUser):
             self.call("POST", "/v1/jobs", "POST /v1/jobs (multipart)", expected=202, files=parts).json()["id"]
         )
 
-    def wait(self, job_id: str) -> None:
+    def finish(self, job_id: str) -> None:
         """Long-poll until the job is final; whatever is not captioned is a failure."""
         until = time.monotonic() + FINAL_S
         path = f"/v1/jobs/{job_id}"
@@ -88,7 +88,7 @@ class Bulk(Client):
     def job(self) -> None:
         """One job from upload to deletion."""
         job_id = self.upload(random.choice((5, 20, 60)))
-        self.wait(job_id)
+        self.finish(job_id)
         for form in FORMATS:
             path = f"/v1/jobs/{job_id}/results?format={form}"
             self.call("GET", path, f"GET /v1/jobs/{{job_id}}/results?format={form}")
@@ -197,7 +197,7 @@ class Direct(Client):
         images = [{"upload_id": target["id"]} for target in targets]
         made = self.call("POST", "/v1/jobs", "POST /v1/jobs (JSON)", expected=202, json={"images": images})
         job_id = made.json()["id"]
-        self.wait(job_id)
+        self.finish(job_id)
         self.delete(job_id)
 
 
@@ -242,11 +242,10 @@ class Reader(Client):
     def _job(self) -> str:
         if not self.job_id:
             self.job_id = self.upload(20)
-            self.wait(self.job_id)
+            self.finish(self.job_id)
         return self.job_id
 
 
-@events.quitting.add_listener
 def write_stats(environment: Any, **_: Any) -> None:
     """Write what was counted for ``benchmarks.load``."""
     routes = [
@@ -263,3 +262,6 @@ def write_stats(environment: Any, **_: Any) -> None:
     errors += [f"{found['msg']} ({found['count']} times)" for found in environment.runner.exceptions.values()]
     stats = {"routes": sorted(routes, key=lambda route: str(route["route"])), "errors": errors}
     Path(os.environ["LOAD_STATS"]).write_text(json.dumps(stats))
+
+
+events.quitting.add_listener(write_stats)
