@@ -248,9 +248,10 @@ class LifeCycle(RuleBasedStateMachine):
     @rule()
     def purge(self) -> None:
         """What is deleted leaves no row."""
-        for job_id in self.store.sweeps.deleted_jobs():
-            while self.store.sweeps.delete_rows(job_id):
-                pass
+        while deleted := self.store.sweeps.deleted_jobs():
+            for job_id in deleted:
+                while self.store.sweeps.delete_rows(job_id):
+                    pass
         with self.store.database.read() as connection:
             for table in (JobRow.id, ItemRow.job_id, ChunkRow.job_id):
                 left = select(func.count()).where(table.in_(self.gone))
