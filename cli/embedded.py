@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.errors import StartupError
 from jobs.settings import Settings
 
 if TYPE_CHECKING:
     from jobs.services import Services
     from jobs.store import Store
-    from jobs.store.database import Database
 
 
 def local_settings(settings: Settings, data_dir: Path) -> Settings:
@@ -31,7 +29,7 @@ def opened_services(settings: Settings) -> Iterator[Services]:
     services = build_services(settings)
     try:
         if settings.embedded:
-            upgrade(services.store.database)
+            schema.upgrade(services.store.database)
         schema.check(services.store.database)
         yield services
     finally:
@@ -49,21 +47,8 @@ def opened_store(settings: Settings) -> Iterator[Store]:
         with store.database.read() as connection:
             new = schema.current(connection) is None
         if settings.embedded and new:
-            upgrade(store.database)
+            schema.upgrade(store.database)
         schema.check(store.database)
         yield store
     finally:
         store.close()
-
-
-def upgrade(database: Database) -> None:
-    """Bring the schema up to date; raise ``StartupError`` where a newer version wrote it."""
-    from alembic.util import CommandError
-
-    from jobs.store import schema
-
-    try:
-        schema.upgrade(database)
-    except CommandError as error:
-        message = f"the database was written by another version of Captionfleet: {error}"
-        raise StartupError("schema_outdated", message) from error

@@ -70,14 +70,13 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the database's schema up to date."""
-    from cli.embedded import upgrade
     from jobs.store import schema
     from jobs.store.database import open_database
 
     settings = process_settings()
     database = open_database(settings)
     try:
-        upgrade(database)
+        schema.upgrade(database)
     finally:
         database.close()
     say(f"The schema is up to date ({schema.HEAD}).")

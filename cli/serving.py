@@ -8,7 +8,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from cli.embedded import upgrade
 from jobs.callers import LOCAL_OWNER, Scope
 from jobs.errors import StartupError
 from jobs.settings import Settings
@@ -49,13 +48,14 @@ class EmbeddedServer:
     def _make_app(self) -> Flask:
         from api.app import create_app
         from jobs.services import build_services
+        from jobs.store import schema
         from jobs.tracing import start_tracing
         from worker.embedded import EmbeddedWorker
 
         _die_with_parent()
         start_tracing(self._settings, "captionfleet")
         services = build_services(self._settings)
-        upgrade(services.store.database)
+        schema.upgrade(services.store.database)
         _require_key(services, make=self._first_key)
         self._worker = EmbeddedWorker(services)
         self._worker.start()

@@ -22,20 +22,29 @@ LOCK_TIMEOUT = "5s"
 
 
 def upgrade(database: Database) -> None:
-    """Bring the schema up to date, in one transaction; leave one that is newer and fits as it is."""
-    from alembic import command
-    from alembic.config import Config
+    """Bring the schema up to date, in one transaction; leave one that is newer and fits as it is.
 
-    config = Config()
-    config.set_main_option("script_location", "migrations:")
+    Raises ``StartupError`` schema_outdated where another version wrote it.
+    """
     with database.write() as connection:
-        if (current(connection) or "") > HEAD:
+        if (current(connection) or "") >= HEAD:
             _check(connection)
             return
+        # Only now: importing it takes longer than all else here.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config()
+        config.set_main_option("script_location", "migrations:")
         if not database.is_sqlite:
             connection.execute(text(f"set local lock_timeout = '{LOCK_TIMEOUT}'"))
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            message = f"the database was written by another version of Captionfleet: {error}"
+            raise StartupError("schema_outdated", message) from error
 
 
 def reach(database: Database) -> None:
