@@ -33,7 +33,12 @@ def _line(name: str, caption: str | None, **changed: Any) -> str:
 
 
 def _fill(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "examples/alt_texts.py", folder / "captions.jsonl", folder / "site"]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "examples/alt_texts.py",
+        folder / "captions.jsonl",
+        folder / "site",
+    ]
     return subprocess.run([*command, *options], capture_output=True, text=True, check=True)
 
 
