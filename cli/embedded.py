@@ -21,14 +21,19 @@ def local_settings(settings: Settings, data_dir: Path) -> Settings:
 
 
 @contextmanager
-def opened_services(settings: Settings) -> Iterator[Services]:
-    """Build the services of a process, their schema up to date; nothing works in the background yet."""
+def opened_services(settings: Settings, cache: Path | None = None) -> Iterator[Services]:
+    """Build the services of a process, their schema up to date; nothing works in the background yet.
+
+    Where a new database was made before, ``cache`` holds a copy of it: copying takes a tenth of the time.
+    """
     from jobs.services import build_services
     from jobs.store import schema
 
     services = build_services(settings)
     try:
-        if settings.embedded:
+        if settings.embedded and cache is not None:
+            schema.make(services.store.database, cache)
+        elif settings.embedded:
             schema.upgrade(services.store.database)
         schema.check(services.store.database)
         yield services

@@ -32,10 +32,11 @@ def local_jobs(settings: Settings, wanted: CaptionOptions, most_images: int) -> 
     loading = _begin_loading(settings, wanted.model)
     from cli.embedded import local_settings, opened_services
     from worker.embedded import EmbeddedWorker
+    from worker.loading import cache_folder
 
     with (
         TemporaryDirectory(prefix="captionfleet-", ignore_cleanup_errors=True) as folder,
-        opened_services(local_settings(settings, Path(folder))) as services,
+        opened_services(local_settings(settings, Path(folder)), cache_folder(settings)) as services,
         EmbeddedWorker(services, lambda *_: loading.result()) as worker,
     ):
         yield LocalJobs(services, worker, wanted)

@@ -7,9 +7,16 @@ later and raises the floor, the oldest revision that code must know to work with
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
+import zlib
+from contextlib import closing
+from pathlib import Path
+from shutil import copyfile
 
 from sqlalchemy import Connection, inspect, select, text
 
+import migrations
 from jobs.errors import StartupError
 from jobs.store.database import Database
 from jobs.tables import SchemaFloorRow
@@ -45,6 +52,30 @@ def upgrade(database: Database) -> None:
         except CommandError as error:
             message = f"the database was written by another version of Captionfleet: {error}"
             raise StartupError("schema_outdated", message) from error
+
+
+def make(database: Database, cache: Path) -> None:
+    """Make a new SQLite database, not connected to yet, as a copy of the empty one that ``cache`` keeps."""
+    path = Path(database.engine.url.database or "")
+    kept = cache / f"empty-{HEAD}-{_migrations():08x}.db"
+    if kept.is_file():
+        copyfile(kept, path)
+        return
+    upgrade(database)
+    new = kept.with_suffix(f".{os.getpid()}")
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("VACUUM INTO ?", (str(new),))
+        new.replace(kept)
+    except (OSError, sqlite3.Error) as error:
+        log.info("an empty database is not kept for the next time: %s", error)
+
+
+def _migrations() -> int:
+    """Return a checksum of all migrations: one may still change while it is being written."""
+    folder = Path(migrations.__file__).parent / "versions"
+    texts = (path.read_bytes() for path in sorted(folder.glob("*.py")))
+    return zlib.crc32(b"".join(texts))
 
 
 def reach(database: Database) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from sqlalchemy import text
 from jobs.errors import DatabaseUnavailable, StartupError
 from jobs.settings import Settings
 from jobs.store import database as module
+from jobs.store import schema
 from jobs.store.database import open_database
 
 
@@ -72,3 +75,27 @@ def test_a_database_that_is_not_there_is_a_transient_failure() -> None:
     with pytest.raises(DatabaseUnavailable, match="does not answer"), database.read():
         pass
     database.close()
+
+
+def _made(folder: Path, cache: Path) -> list[str]:
+    """Make a database in a new folder; return what it consists of."""
+    database = open_database(Settings(data_dir=folder))
+    schema.make(database, cache)
+    schema.check(database)
+    with database.read() as connection:
+        found = [str(sql) for sql in connection.execute(text("select sql from sqlite_master")).scalars()]
+    database.close()
+    return found
+
+
+def test_a_new_database_is_a_copy_of_the_empty_one_in_the_cache(tmp_path: Path) -> None:
+    migrated = _made(tmp_path / "first", tmp_path)
+    (kept,) = tmp_path.glob("empty-*")
+    with closing(sqlite3.connect(kept)) as connection:
+        connection.execute("create table told (apart int)")
+    assert set(_made(tmp_path / "second", tmp_path)) - set(migrated) == {"CREATE TABLE told (apart int)"}
+
+
+def test_a_new_database_is_made_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert _made(tmp_path / "data", tmp_path / "file")
