@@ -264,4 +264,4 @@ def write_stats(environment: Any, **_: Any) -> None:
     Path(os.environ["LOAD_STATS"]).write_text(json.dumps(stats))
 
 
-events.quitting.add_listener(write_stats)
+events.quitting.add_listener(write_stats)  # type: ignore[no-untyped-call]

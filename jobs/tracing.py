@@ -18,6 +18,7 @@ from jobs.settings import Settings
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
 
@@ -34,6 +35,7 @@ class _Tracing:
 
     tracer: Tracer | None = None
     provider: TracerProvider | None = None
+    exporter: OTLPSpanExporter | None = None
 
 
 class Traced:
@@ -104,7 +106,8 @@ def start_tracing(settings: Settings, service: str) -> None:
     provider = TracerProvider(resource=named, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint.rstrip("/") + "/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    _Tracing.provider, _Tracing.tracer = provider, provider.get_tracer("captionfleet")
+    _Tracing.provider, _Tracing.exporter = provider, exporter
+    _Tracing.tracer = provider.get_tracer("captionfleet")
     log.info("sending traces to %s", settings.otlp_endpoint)
 
 
@@ -117,6 +120,8 @@ def stop_tracing() -> None:
     ending = threading.Thread(target=provider.shutdown, name="last-traces", daemon=True)
     ending.start()
     ending.join(LAST_WORDS_S)
+    if ending.is_alive() and _Tracing.exporter is not None:
+        _Tracing.exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 def begin(

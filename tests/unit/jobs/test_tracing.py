@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -67,6 +68,10 @@ def test_a_collector_that_is_away_holds_no_process_up(monkeypatch: pytest.Monkey
     stop_tracing()
     assert time.monotonic() - began < 2
     assert begin("after the end") is None
+    for thread in threading.enumerate():
+        if thread.name == "last-traces":
+            thread.join(2)
+            assert not thread.is_alive()
 
 
 def test_a_collector_without_the_library_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
