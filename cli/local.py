@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,8 @@ POLL_S = 0.1
 def local_jobs(settings: Settings, wanted: CaptionOptions, most_images: int) -> Iterator[LocalJobs]:
     """Run a worker in a data folder that lasts as long as this; its jobs have ``most_images`` at most."""
     settings = _only_model(settings, wanted.model, most_images)
+    # Imports make many objects and no garbage: looking for it would take a tenth of their time.
+    gc.disable()
     # First of all, since it takes longest: the model loads while the rest of the program does.
     loading = _begin_loading(settings, wanted.model)
     from cli.embedded import local_settings, opened_services
@@ -39,6 +42,8 @@ def local_jobs(settings: Settings, wanted: CaptionOptions, most_images: int) -> 
         opened_services(local_settings(settings, Path(folder)), cache_folder(settings)) as services,
         EmbeddedWorker(services, lambda *_: loading.result()) as worker,
     ):
+        gc.freeze()
+        gc.enable()
         yield LocalJobs(services, worker, wanted)
 
 
