@@ -91,7 +91,7 @@ class Service:
 
     def items(self, job: str) -> list[dict[str, Any]]:
         """Wait for a job's end and return its items."""
-        wait_until(lambda: self.job(job).get("status") == "completed", 240, f"the end of {job}")
+        wait_until(lambda: self.job(job).get("status") == "completed", 600, f"the end of {job}")
         text = self.ask("GET", f"/v1/jobs/{job}/results").raise_for_status().text
         return [json.loads(line) for line in text.splitlines()]
 

@@ -18,7 +18,7 @@ from tests.pictures import jpeg_bytes
 from tests.processes import wait_until
 
 # Long enough for containers to be killed in the middle of it.
-PHOTOS = 600
+PHOTOS = 300
 # Of each process of a container: how many seccomp filters it is under, and whether it decodes images.
 FILTERS = """
 import pathlib

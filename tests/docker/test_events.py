@@ -17,7 +17,7 @@ from tests.servers import S3
 
 BUCKET = QUEUE = "photos"
 VISIBILITY_S = 5
-PHOTOS = 500
+PHOTOS = 300
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3000)]
 
@@ -39,8 +39,11 @@ def s3(stack: Stack) -> Iterator[Any]:
     server = S3(Process(["true"]), stack.s3_port)
     client, sqs = server.client(), server.client("sqs")
     client.create_bucket(Bucket=BUCKET)
-    sqs.create_queue(QueueName=QUEUE, Attributes={"VisibilityTimeout": str(VISIBILITY_S)})
     arn = f"arn:aws:sqs:us-east-1:123456789012:{QUEUE}"
+    sqs.create_queue(QueueName=f"{QUEUE}-dead")
+    redrive = json.dumps({"deadLetterTargetArn": f"{arn}-dead", "maxReceiveCount": 20})
+    attributes = {"VisibilityTimeout": str(VISIBILITY_S), "RedrivePolicy": redrive}
+    sqs.create_queue(QueueName=QUEUE, Attributes=attributes)
     wanted = {"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]}
     client.put_bucket_notification_configuration(Bucket=BUCKET, NotificationConfiguration=wanted)
     stack.command("keys", "grant", "me", f"s3://{BUCKET}/in/")
