@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +57,8 @@ class CeleryConsumer:
         app.steps["consumer"].add(_fast_lane(self._fast, threads))
         self._controller = WorkController(
             app=app,
-            hostname=f"{model}@%h",
+            # Its name for Flower; several may run on one host.
+            hostname=f"{model}@{socket.gethostname()}-{os.getpid()}",
             pool="threads",
             concurrency=2 * threads,
             queues=[self._bulk],

@@ -124,6 +124,6 @@ def test_flower_lists_the_workers(stack: Stack) -> None:
             page = httpx.get(f"http://127.0.0.1:{stack.flower_port}/workers?json=1").raise_for_status()
         except httpx.TransportError:
             return set()  # It is starting.
-        return {worker["hostname"] for worker in page.json()["data"] if worker["status"]}
+        return {worker["hostname"].rpartition("-")[0] for worker in page.json()["data"] if worker["status"]}
 
     wait_until(lambda: listed() == {f"small@{name}" for name in workers}, 60, "the workers in Flower")

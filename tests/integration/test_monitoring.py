@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import socket
 import sys
 import urllib.error
 import urllib.parse
@@ -217,7 +218,7 @@ def test_flower_shows_workers_and_their_messages(observed: Observed, tmp_path: P
         flower.kill()
     (message,) = messages
     assert message["name"] == "captionfleet.caption_chunk"
-    assert message["worker"].startswith("small@")
+    assert message["worker"].startswith(f"small@{socket.gethostname()}-")
 
 
 def _done(listed: dict[str, Any], job_id: str) -> list[dict[str, Any]]:
