@@ -24,7 +24,13 @@ def test_dockerfiles() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["docker-compose.yml", "deploy/compose.gpu.yml", "deploy/compose.monitoring.yml"]
+    "file",
+    [
+        "docker-compose.yml",
+        "deploy/compose.gpu.yml",
+        "deploy/compose.monitoring.yml",
+        "tests/docker/compose.events.yml",
+    ],
 )
 def test_compose_files(file: str) -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
