@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import metadata, options, outputs, resuming
-from cli.console import progress, say
+from cli.console import progress, say, usage_error
 from cli.files import find_images
 from cli.local import local_jobs
 from cli.operate import process_settings
@@ -36,11 +36,14 @@ Output = Annotated[
 ]
 WriteMetadata = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Copy the images there, with captions in EXIF, IPTC and XMP."),
+    typer.Option(
+        metavar="DIR", help="Copy the images there, with captions in EXIF, IPTC, XMP (needs exiv2)."
+    ),
 ]
 InPlace = Annotated[bool, typer.Option("--in-place", help="Write captions so into the images themselves.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace sidecars, copies and descriptions that are there.")
+    bool,
+    typer.Option("--overwrite", help="Replace results, sidecars, copies and descriptions that are there."),
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Skip what FILE.jsonl has captions for, or else sidecars or copies.")
@@ -73,6 +76,9 @@ def caption(
     settings, model = process_settings(quiet=True, device=device).with_model(model)
     wanted = options.caption_options(**options.given(locals()))
     images = find_images(paths)
+    if output is not None and output.is_file() and not (resume or overwrite):
+        or_on = ", --resume goes on with it" if outputs.file_format(output) == "jsonl" else ""
+        raise usage_error(f"{output} is there already: --overwrite replaces it{or_on}")
     described = metadata.targets(images, write_metadata, in_place=in_place)
     places = Places(output, sidecar, described, in_place, overwrite, as_json)
     places.check(images)

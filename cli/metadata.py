@@ -33,7 +33,7 @@ def targets(images: Sequence[Path], folder: Path | None, *, in_place: bool) -> T
     if folder is not None and in_place:
         raise usage_error("--write-metadata makes copies, and --in-place changes the images: choose one")
     if find_spec("exiv2") is None:
-        raise usage_error("writing metadata needs the package exiv2: pip install -e '.[metadata]'")
+        raise usage_error("writing metadata needs the package exiv2: pip install -c requirements.lock exiv2")
     if folder is None:
         found = {image: image.resolve() for image in images}
     else:

@@ -109,20 +109,30 @@ def sidecar_of(path: Path, kind: str) -> Path:
     return path.with_suffix(f".{kind}")
 
 
-def write_sidecars(results: Iterable[tuple[Path, Item]], kind: str, *, overwrite: bool) -> None:
-    """Write a file beside each image that has a caption; what is there already stays unless ``overwrite``."""
+def write_sidecars(results: Iterable[tuple[Path, Item]], kind: str, *, overwrite: bool) -> int:
+    """Write a file beside each image that has a caption; what is there already stays unless ``overwrite``.
+
+    Returns how many images have none because another one's has its name, as of ``a.jpg`` and ``a.png``.
+    """
     from jobs.sidecars import sidecar
 
-    written: set[Path] = set()
+    owners: dict[Path, Path] = {}
+    nameless = 0
     for path, item in results:
         target = sidecar_of(path, kind)
         if item.caption is None:
             continue
-        if target in written or (target.exists() and not overwrite):
+        if target in owners:
+            nameless += 1
+            taken = printable(f"{target.name} is {owners[target].name}'s")
+            say(f"captionfleet: {printable(str(path))} has no sidecar: {taken}")
+            continue
+        if target.exists() and not overwrite:
             say(f"captionfleet: {printable(str(target))} exists already and is left as it is")
             continue
         save(target, [sidecar(kind, item.model_dump(mode="json"))])
-        written.add(target)
+        owners[target] = path
+    return nameless
 
 
 def save(path: Path | None, blocks: Iterable[bytes]) -> None:

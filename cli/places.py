@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Places:
-    """What a command was asked to write; ``overwrite`` replaces sidecars, copies and descriptions."""
+    """What a command was asked to write; ``overwrite`` replaces what is there."""
 
     output: Path | None = None
     sidecar: str | None = None
@@ -46,9 +46,9 @@ class Places:
         failed = 0
         try:
             if self.sidecar is not None:
-                outputs.write_sidecars(final, self.sidecar, overwrite=self.overwrite)
+                failed = outputs.write_sidecars(final, self.sidecar, overwrite=self.overwrite)
             if self.described:
-                failed = write_metadata(
+                failed += write_metadata(
                     final, self.described, in_place=self.in_place, overwrite=self.overwrite
                 )
         finally:

@@ -64,6 +64,11 @@ def test_named_files_whatever_their_names(tmp_path: Path) -> None:
     assert (tmp_path / "photo.txt").read_text() == "mine"
     assert ran.complaints.count("photo.txt exists already and is left as it is") == 2
     assert (tmp_path / "photo").read_bytes() == jpeg_bytes(1)
+    written = (tmp_path / "x.csv").read_bytes()
+    ran = captionfleet(tmp_path, "caption", "photo", "-o", "x.csv")
+    assert ran.status == 2
+    assert "x.csv is there already: --overwrite replaces it" in ran.complaints
+    assert (tmp_path / "x.csv").read_bytes() == written
 
 
 LIGHT = """

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from cli import outputs
 from cli.console import CommandFailed
 from cli.places import Places
 from cli.results_file import ResultsFile
@@ -79,3 +80,10 @@ def test_failures_are_tried_again_and_kept_until_then(tmp_path: Path) -> None:
     done = find_done([Path("/photos/0.jpg"), Path("/photos/1.jpg")], Places(path))
     assert done.images == {Path("/photos/0.jpg")}
     assert [one.name for one in done.items] == ["0.jpg", "1.jpg"]
+
+
+def test_images_that_share_a_sidecar_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = [(tmp_path / name, item(number)) for number, name in enumerate(("a.jpg", "a.png", "b.jpg"))]
+    assert outputs.write_sidecars(results, "txt", overwrite=False) == 1
+    assert "a.png has no sidecar: a.txt is a.jpg's" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
