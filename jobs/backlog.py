@@ -22,7 +22,7 @@ CONNECT_S = 3
 ANSWER_S = 5
 
 
-class BacklogMetric:
+class BacklogMetric(Turns):
     """Publishes, for each model, the images that wait and the seconds that one worker would need for them.
 
     Seconds, not images: a target in seconds means the same for a slow and for a fast worker. One process at a
@@ -30,27 +30,20 @@ class BacklogMetric:
     """
 
     def __init__(self, settings: Settings, store: Store) -> None:
+        # Not in the sweep: CloudWatch may hang, and nothing recovers while the sweep waits.
+        super().__init__(store.sweeps, "backlog", PERIOD_S)
         self._settings = settings
         self._backlog = store.backlog
-        # Not in the sweep: CloudWatch may hang, and nothing recovers while the sweep waits.
-        self._turns = Turns(store.sweeps, "backlog", PERIOD_S, self._work)
         self._rounds = 0
         self._client: CloudWatchClient | None = None
 
     def start(self) -> None:
         """Publish once a minute in a thread, if a namespace is set."""
         if self._settings.cloudwatch_namespace is not None:
-            self._turns.start()
+            super().start()
 
-    def stop(self) -> None:
-        """End the thread."""
-        self._turns.stop()
-
-    def run_once(self) -> bool:
-        """Publish if it is this process's turn and time; return whether it was its turn."""
-        return self._turns.run_once()
-
-    def _work(self) -> None:
+    def act(self) -> None:
+        """Publish if it is time."""
         if self._rounds % RARELY == 0:
             self._publish()
         self._rounds += 1

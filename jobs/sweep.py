@@ -16,23 +16,19 @@ log = logging.getLogger(__name__)
 PERIOD_S = 2.0
 
 
-class Sweep:
+class Sweep(Turns):
     """One process's part in the sweep."""
 
     def __init__(self, store: Store, queue: JobQueue, webhooks: WebhookSender) -> None:
+        super().__init__(store.sweeps, "sweep", PERIOD_S)
         self._store = store
         self._queue = queue
         self._webhooks = webhooks
-        self._turns = Turns(store.sweeps, "sweep", PERIOD_S, self._work)
-
-    def start(self) -> None:
-        """Sweep every two seconds in a thread."""
-        self._turns.start()
 
     def stop(self) -> None:
         """End the thread."""
         self._webhooks.stop()
-        self._turns.stop()
+        super().stop()
 
     def recover_all(self) -> None:
         """Take up everything at once: for the one process of embedded mode, whose predecessor is dead."""
@@ -40,11 +36,8 @@ class Sweep:
         self._store.sweeps.recover_leases()
         publish(self._queue, self._store.sweeps.unclaimed(at_once=True))
 
-    def run_once(self) -> bool:
-        """Do every step if it is this process's turn; return whether it was."""
-        return self._turns.run_once()
-
-    def _work(self) -> None:
+    def act(self) -> None:
+        """Do every step once."""
         sweeps = self._store.sweeps
         recovered = sweeps.recover_leases()
         CHUNKS_RECOVERED.add(len(recovered))

@@ -24,29 +24,18 @@ class _Ended(Exception):
     """The turn is over: the process stops, or another one has it by now."""
 
 
-class Tidying:
+class Tidying(Turns):
     """One process's part in the removal of jobs and uploads: objects first, then rows in slices."""
 
     def __init__(self, store: Store, objects: ObjectStore) -> None:
+        super().__init__(store.sweeps, "tidying", PERIOD_S)
         self._store = store
         self._objects = objects
-        self._turns = Turns(store.sweeps, "tidying", PERIOD_S, self._work)
         self._rounds = 0
         self._refused: set[str] = set()
 
-    def start(self) -> None:
-        """Tidy every two seconds in a thread."""
-        self._turns.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._turns.stop()
-
-    def run_once(self) -> bool:
-        """Do every step if it is this process's turn; return whether it was."""
-        return self._turns.run_once()
-
-    def _work(self) -> None:
+    def act(self) -> None:
+        """Do every step once."""
         rarely = self._rounds % RARELY == 0
         self._rounds += 1
         try:
@@ -111,5 +100,5 @@ class Tidying:
 
     def _go_on(self) -> None:
         """Keep the turn in the midst of long work; raise ``_Ended`` where it is over."""
-        if self._turns.stopping or not self._turns.keep():
+        if self.stopping or not self.keep():
             raise _Ended
