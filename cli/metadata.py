@@ -37,8 +37,10 @@ def targets(images: Sequence[Path], folder: Path | None, *, in_place: bool) -> T
     if folder is None:
         found = {image: image.resolve() for image in images}
     else:
-        common = Path(os.path.commonpath([image.absolute().parent for image in images]))
-        found = {image: folder / image.absolute().relative_to(common) for image in images}
+        # Without the ways up in a name, which would lead out of the folder; links keep theirs.
+        plain = {image: Path(os.path.abspath(image)) for image in images}  # noqa: PTH100 (resolve follows links)
+        common = os.path.commonpath([path.parent for path in plain.values()])
+        found = {image: folder / path.relative_to(common) for image, path in plain.items()}
         _check(folder, found)
     check_folders({target.absolute().parent for target in found.values()})
     return found
@@ -47,9 +49,11 @@ def targets(images: Sequence[Path], folder: Path | None, *, in_place: bool) -> T
 def _check(folder: Path, found: Targets) -> None:
     if folder.exists() and not folder.is_dir():
         raise usage_error(f"{folder} is not a folder")
+    originals = {image.resolve(): image for image in found}
     for image, target in found.items():
-        if target.resolve() == image.resolve():
-            message = f"the copy of {image} would take its place; choose another folder, or --in-place"
+        if (original := originals.get(target.resolve())) is not None:
+            place = "its place" if original == image else f"the place of {original}"
+            message = f"the copy of {image} would take {place}; choose another folder, or --in-place"
             raise usage_error(message)
 
 

@@ -92,6 +92,24 @@ def test_older_fields_in_another_character_set_stay_readable(tmp_path: Path) -> 
     assert b"M\xfcnchen" in path.read_bytes()
 
 
+def test_copies_stay_in_their_folder_and_off_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    images = [Path("../a/x.jpg"), Path("../here/../b/y.jpg")]
+    for image in images:
+        image.write_bytes(jpeg_bytes(1))
+    where = targets(images, Path("out"), in_place=False)
+    assert list(where.values()) == [Path("out/a/x.jpg"), Path("out/b/y.jpg")]
+    (tmp_path / "a/b").mkdir()
+    inner = [*images, Path("../a/b/y.jpg")]
+    inner[-1].write_bytes(jpeg_bytes(2))
+    with pytest.raises(CommandFailed, match=r"copy of \.\./here.* would take the place of \.\./a/b/y\.jpg"):
+        targets(inner, tmp_path / "a", in_place=False)
+
+
 def test_copies_lie_as_the_images_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos, copies = tmp_path / "photos", tmp_path / "copies"
     (photos / "trip").mkdir(parents=True)
