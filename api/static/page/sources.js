@@ -17,7 +17,7 @@ export function jobOf(text) {
   const wrong = lines.find((line) => !/^(https?|s3):\/\/\S/.test(line));
   if (wrong) return { problem: `“${wrong}” is not an address that begins with https://, http:// or s3://.` };
   const [first, ...rest] = lines;
-  if (!rest.length && isPrefix(first)) return { body: { s3_prefix: first }, title: first };
+  if (!rest.length && isPrefix(first)) return { body: { s3_prefix: asFolder(first) }, title: first };
   if (!rest.length && isList(first)) return { body: { manifest: first }, title: nameOf(first) };
   const folder = lines.find(isPrefix);
   if (folder) return { problem: `“${folder}” is a folder: it makes a job of its own, without further addresses.` };
@@ -38,6 +38,11 @@ function linesOf(text) {
 
 function isPrefix(line) {
   return line.startsWith("s3:") && (line.endsWith("/") || (!IMAGE.test(line) && !LIST.test(line)));
+}
+
+/** Without the slash its neighbours would come along: `2024-old/` with `2024`. */
+function asFolder(line) {
+  return line.endsWith("/") ? line : `${line}/`;
 }
 
 function isList(line) {

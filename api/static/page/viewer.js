@@ -76,9 +76,10 @@ export class Viewer {
   async save() {
     const words = this.draft.trim();
     if (!this.dirty || !words || this.saving) return false;
-    const before = this.item.edited_caption;
-    const kept = await this.#keep(this.item, this.index, words === this.item.caption ? null : words);
+    // Another photo may be open by the time of the answer.
     const { item, index } = this;
+    const before = item.edited_caption;
+    const kept = await this.#keep(item, index, words === item.caption ? null : words);
     if (kept) this.#app.tell("Caption saved.", { words: "Undo", run: () => this.#keep(item, index, before) });
     return kept;
   }
@@ -138,10 +139,15 @@ export class Viewer {
     this.problem = "";
     this.#app.changed();
     try {
+      const sent = this.draft;
       const path = `${jobPath(this.#jobId)}/items/${item.position}`;
       const changed = await sendJson(path, { caption }, { method: "PATCH" });
       this.#items.put(index, changed);
-      if (this.item.position === changed.position) [this.item, this.draft] = [changed, shownCaption(changed)];
+      if (this.item.position === changed.position) {
+        this.item = changed;
+        // What was typed meanwhile stays.
+        if (this.draft === sent) this.draft = shownCaption(changed);
+      }
       tellTabs(this.#jobId);
       return true;
     } catch (error) {
