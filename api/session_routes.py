@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from api.answers import json_answer
 from api.auth import SESSION_COOKIE, csrf_token
+from api.limiting import check_rate
 from api.origins import refuse_other_sites
 from api.routes import Answer, Call, Media, NoQuery, Route
 from jobs.callers import LOCAL_CALLER, Caller, Scope
@@ -33,6 +34,7 @@ def create_session(call: Call[NoQuery]) -> Response:
     caller = call.context.doors.keys.caller(given.key)
     if caller is None or caller.key_id is None:
         raise RequestError("unauthorized", "the API key is unknown, expired or revoked")
+    check_rate(call.context.limiter, caller, call.context.limits.changed(caller.limits))
     seconds = call.services.settings.session_hours * 3600
     token, ends = call.services.store.sessions.create(caller.key_id, seconds)
     answer = json_answer(_session(caller, token, min(ends, caller.expires_at or ends)))
@@ -87,7 +89,7 @@ SESSION_ROUTES = (
         "Begin a browser session",
         (Answer(200, "The session; its cookie is set.", Session, headers=("Set-Cookie",)),),
         takes=(Media("application/json", SignIn),),
-        refusals=("unauthorized", "forbidden", "unsupported_media_type", "upload_too_large"),
+        refusals=("unauthorized", "forbidden", "unsupported_media_type", "upload_too_large", "rate_limited"),
         keyless=True,
         tag="keys",
         scope=None,
