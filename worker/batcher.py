@@ -137,6 +137,8 @@ class Batcher:
             STAGE_SECONDS.add(ended - began, "caption")
             _trace(batch, began, ended)
             self._measure(len(batch))
+            # Its pixels are not to stay while the next one is waited for.
+            del batch
         for lane in (self._fast, self._bulk):
             while entry := lane.oldest():
                 for left in lane.take(entry.options, lane.count):

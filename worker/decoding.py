@@ -148,6 +148,8 @@ class _Slot:
         while not self._state.closing.is_set():
             if self._come_up() and (work := self._waiting.get()):
                 self._finish(work)
+                # The file and its pixels are not to stay while the next one is waited for.
+                del work
         self._drop_child()
 
     def _come_up(self) -> bool:

@@ -35,6 +35,9 @@ class Entry:
     future: Future[list[Caption]] = field(default_factory=Future)
 
 
+_Shape = tuple[int | None, int | None, int | None, bool]
+
+
 class Forward:
     """Runs batches and learns how large they may be."""
 
@@ -42,12 +45,11 @@ class Forward:
         self._captioner = captioner
         self._watchdog = watchdog
         self._batch_size = batch_size
-        # Memory grows with beams and length, so what fits is remembered per options.
-        self._limits: dict[DecodingOptions, int] = {}
+        self._limits: dict[_Shape, int] = {}
 
     def limit(self, options: DecodingOptions) -> int:
         """Return the largest batch worth trying with these options."""
-        return self._limits.get(options, self._batch_size)
+        return self._limits.get(_shape(options), self._batch_size)
 
     def run(self, entries: Sequence[Entry]) -> None:
         """Resolve the future of every entry (all of the same options).
@@ -93,7 +95,7 @@ class Forward:
             return
         smaller = (len(entries) + 1) // 2
         log.warning("out of memory with %d images; batches now hold at most %d", len(entries), smaller)
-        self._limits[entries[0].options] = smaller
+        self._limits[_shape(entries[0].options)] = smaller
         self._halves(entries)
 
     def _failed(self, entries: Sequence[Entry], error: Exception) -> None:
@@ -116,6 +118,11 @@ class Forward:
             return
         except Exception as error:
             raise CaptionerBroken(f"the captioner fails on a plain grey picture: {error!r}") from error
+
+
+def _shape(options: DecodingOptions) -> _Shape:
+    """Return what a batch's memory grows with; clients have endless prompts and seeds, and few of these."""
+    return options.num_beams, options.num_captions, options.max_length, options.prompt is not None
 
 
 def _resolve(entry: Entry, captions: list[Caption]) -> None:

@@ -85,6 +85,8 @@ def serving(settings: Settings, model: str, captioner: Captioner) -> Serving:
     from worker.batch_size import best_batch_size
     from worker.decoding import DecodePool
 
+    # First, for it may fail, and nobody would stop the processes.
+    batch_size = settings.batch_size or best_batch_size(captioner)
     decoder = DecodePool(
         settings.decode_processes,
         captioner.preprocessing,
@@ -94,4 +96,4 @@ def serving(settings: Settings, model: str, captioner: Captioner) -> Serving:
     )
     host = socket.gethostname()[:40]
     worker_id = f"{host}-{secrets.token_hex(6)}"
-    return Serving(worker_id, model, captioner, decoder, settings.batch_size or best_batch_size(captioner))
+    return Serving(worker_id, model, captioner, decoder, batch_size)
