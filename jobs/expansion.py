@@ -116,7 +116,9 @@ class Expander:
                 found = next(slices, _NOTHING)
                 left = self._write(expansion, found, None) if turn.moves(expansion, found) else expansion
             except Exception as error:
-                self._fail(expansion, error)
+                # Whoever has it by now is not to be held up.
+                if not lease.lost:
+                    self._fail(expansion, error)
                 return None
             if left is None:
                 return None

@@ -32,7 +32,8 @@ class Tidying(Turns):
         self._store = store
         self._objects = objects
         self._rounds = 0
-        self._refused: set[str] = set()
+        self._refused_jobs: set[str] = set()
+        self._refused_uploads: set[str] = set()
 
     def act(self) -> None:
         """Do every step once."""
@@ -43,7 +44,7 @@ class Tidying(Turns):
                 # Before what may take long or fail.
                 self._store.sweeps.expire_jobs()
                 self._forget_old()
-            self._remove_each(self._store.sweeps.deleted_jobs(), self._remove_job)
+            self._remove_each(self._store.sweeps.deleted_jobs(), self._remove_job, self._refused_jobs)
             if rarely:
                 self._remove_abandoned()
         except _Ended:
@@ -55,10 +56,12 @@ class Tidying(Turns):
         self._store.bucket_events.forget_old()
         self._store.sessions.forget_old()
 
-    def _remove_each(self, job_ids: Sequence[str], remove: Callable[[str], None]) -> None:
-        """Remove what belongs to jobs; one whose objects cannot be removed does not hold up the others."""
+    def _remove_each(self, job_ids: Sequence[str], remove: Callable[[str], None], refused: set[str]) -> None:
+        """Remove what belongs to jobs; those ``refused`` before come last and hold up no others."""
+        # Some may have been removed by another process meanwhile.
+        refused.intersection_update(job_ids)
         refusals = 0
-        for job_id in sorted(job_ids, key=lambda job_id: job_id in self._refused):
+        for job_id in sorted(job_ids, key=lambda job_id: job_id in refused):
             if refusals == REFUSALS_AT_ONCE:
                 return
             self._go_on()
@@ -71,10 +74,10 @@ class Tidying(Turns):
             except Exception:
                 log.exception("%s could not be removed and will be tried again", job_id)
             else:
-                self._refused.discard(job_id)
+                refused.discard(job_id)
                 continue
             # At the next try it comes after those that may succeed.
-            self._refused.add(job_id)
+            refused.add(job_id)
             refusals += 1
 
     def _remove_job(self, job_id: str) -> None:
@@ -88,7 +91,7 @@ class Tidying(Turns):
 
     def _remove_abandoned(self) -> None:
         """Remove what requests that died, and uploads that no job took, left behind."""
-        self._remove_each(self._store.sweeps.abandoned_uploads(), self._remove_upload)
+        self._remove_each(self._store.sweeps.abandoned_uploads(), self._remove_upload, self._refused_uploads)
         while uploads := self._store.uploads.abandoned(UPLOADS_AT_ONCE):
             self._objects.delete([upload.key for upload in uploads])
             self._store.uploads.forget(uploads)

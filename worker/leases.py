@@ -36,6 +36,8 @@ class Hold:
         """The chunk is no longer this worker's: canceled, deleted, or its lease went to another one."""
         self.ending = False
         """The chunk is being recorded, postponed or handed back; the answer says whether it was lost."""
+        self.ran_alone = False
+        """The database knows that nothing else runs in this process: a lost lease counts as a death."""
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._futures: list[Future[Any]] = []
@@ -122,7 +124,9 @@ class Leases:
             if hold.lost:
                 return
             hold.lost = True
-            self._blamed.append(hold.claim)
+            # One that was to run alone and did not yet got a suspicion more, which changes nothing for it.
+            if hold.ran_alone or not hold.claim.alone:
+                self._blamed.append(hold.claim)
         hold.stop()
         self._due.set()
 

@@ -149,9 +149,10 @@ class Pipeline:
         claim = hold.claim
         if hold.stopped:
             raise Stopped
-        if claim.alone and not self._mark_alone(claim):
-            self._leases.lose(hold)
-            return
+        if claim.alone:
+            hold.ran_alone = self._mark_alone(claim)
+            if not hold.ran_alone:
+                return
         try:
             items = self._caption(hold)
         finally:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,8 +91,7 @@ class FolderObjects:
         deleted = 0
         try:
             for part in [*(path for path in folder.iterdir() if path.is_dir()), folder]:
-                deleted += sum(1 for path in part.rglob("*") if path.is_file())
-                shutil.rmtree(part)
+                deleted += _remove_tree(part)
                 if meanwhile is not None:
                     meanwhile()
         except FileNotFoundError:
@@ -110,6 +109,17 @@ class FolderObjects:
             probe.unlink()
         except OSError as error:
             raise StorageUnavailable(f"the object folder cannot be written: {error}") from error
+
+
+def _remove_tree(tree: Path) -> int:
+    """Delete a folder and return how many files it had, also where others delete in it meanwhile."""
+    files = 0
+    while tree.exists():
+        # What is gone already says nothing of the rest.
+        with suppress(FileNotFoundError):
+            files = max(files, sum(1 for path in tree.rglob("*") if path.is_file()))
+            shutil.rmtree(tree)
+    return files
 
 
 def _path(root: Path, key: str) -> Path:

@@ -330,6 +330,8 @@ class SweepStore:
             if deleted == SLICE or len(chunks) == SLICE:
                 return True
             connection.execute(delete(ExpansionRow).where(ExpansionRow.job_id == job_id))
+            # An output that ends at this moment locks the job before its row, too.
+            lock_job(connection, JobRow.id == job_id)
             connection.execute(delete(OutputRow).where(OutputRow.job_id == job_id))
             connection.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
             connection.execute(delete(DeliveryRow).where(DeliveryRow.job_id == job_id))
