@@ -114,7 +114,12 @@ def _configuration(address: str) -> str:
 
 
 def build(site: Path, address: str = "") -> None:
-    """Build the site, to be served at ``address``; raise ``BrokenPages`` for links that lead nowhere."""
+    """Build the site, to be served at ``address``, in place of the one in the folder ``site``.
+
+    Raises ``BrokenPages`` for links that lead nowhere and for a folder that holds something else.
+    """
+    if site.exists() and not (site / "search.json").is_file() and any(site.iterdir()):
+        raise BrokenPages(f"{site} holds something else than a site; choose another folder")
     with TemporaryDirectory(prefix="captionfleet-docs-") as name:
         work = Path(name)
         pages = Pages(work / "docs")

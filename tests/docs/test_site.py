@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from api.app import ROUTES
-from docs.site import DOCS, page_of, relinked
+from docs.site import DOCS, BrokenPages, build, page_of, relinked
 
 ROOT = DOCS.parent
 _ADDRESS = re.compile(r'<(\w+)\s[^>]*?(?:href|src)="?([^"\s>]*)')
@@ -89,12 +89,23 @@ def test_links_that_leave_the_folder_lead_to_pages_of_the_site() -> None:
     assert page_of(ROOT / "deploy/aws") == Path("repository/deploy/aws.md")
 
 
-def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/index.md").write_text("# Start\n\n[there](there.md) [part](index.md#part)\n")
+def test_a_broken_link_fails_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = tmp_path / "docs"
+    (pages / "images").mkdir(parents=True)
+    (pages / "index.md").write_text("# Start\n\n[there](there.md) [part](index.md#part) ![a](images/a.svg)\n")
+    (pages / "images/a.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (pages / "site.css").write_text("")
     text = (ROOT / "mkdocs.yml").read_text()
     (tmp_path / "mkdocs.yml").write_text(text[: text.index("\nnav:")])
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", "mkdocs.yml"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode != 0
-    assert "2 issues found" in ran.stdout + ran.stderr
+    changed = {"DOCS": pages, "ROOT": tmp_path, "CONFIGURATION": tmp_path / "mkdocs.yml", "ALSO": ()}
+    for name, value in changed.items():
+        monkeypatch.setattr(f"docs.site.{name}", value)
+    with pytest.raises(BrokenPages, match="2 issues found"):
+        build(tmp_path / "site")
+
+
+def test_a_folder_that_holds_something_else_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BrokenPages, match="choose another folder"):
+        build(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
