@@ -68,17 +68,19 @@ chaos: setup-dev ## Inject every fault 30 times, or ARGS="--times 5 --fault work
 setup: $(VENV)/.installed ## Install what embedded mode needs into .venv
 setup-dev: $(VENV)/.installed-dev ## Install everything, for development, into .venv
 
-lock: $(BIN)/python ## Write requirements.lock and the hashed locks of deploy/locks anew from pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+lock: $(BIN)/uv ## Write requirements.lock and the hashed locks of deploy/locks anew from pyproject.toml
 	$(BIN)/uv $(COMPILE) --upgrade --all-extras --output-file requirements.lock pyproject.toml
 	@$(MAKE) --no-print-directory lock-hashes
 
-lock-hashes: ## Write deploy/locks anew from requirements.lock: what is installed for others, file by file
+lock-hashes: $(BIN)/uv ## Write deploy/locks anew from requirements.lock: what is installed for others, file by file
 	@for line in "embedded cpu" "api distributed tracing" "worker cpu distributed tracing" "cuda cpu distributed model tracing"; do \
 	  set -- $$line; name=$$1; shift; extras=; for extra; do extras="$$extras --extra $$extra"; done; \
 	  $(BIN)/uv $(COMPILE) --generate-hashes --constraint requirements.lock $$extras \
 	    --output-file deploy/locks/$$name.txt pyproject.toml deploy/locks/build.in || exit 1; \
 	done
+
+$(BIN)/uv: $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 audit: $(VENV)/audit/bin/pip-audit ## Look the locked versions up in the advisories of PyPI (network)
 	@for lock in deploy/locks/*.txt; do echo $$lock; \
