@@ -166,14 +166,26 @@ def test_a_cancel_of_many_items_is_finished_by_the_sweep(store: Store) -> None:
     assert (job.status, job.counts.canceled, job.counts.succeeded) == ("canceled", 11_968, 32)
 
 
-def test_large_cancels_take_turns_and_little_time_of_the_sweep(store: Store) -> None:
+def test_large_cancels_take_turns_and_little_time_of_the_sweep(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     large, small = new_job(store, 6000), new_job(store, 40)
     for job_id in (large, small):
         store.jobs.cancel("ann", job_id)
     left = [store.sweeps.finish_cancels(seconds=0) for _ in range(2)]
     assert left == [True, True], "each call wrote one slice"
+    served: list[str] = []
+    write_slice = store.sweeps._cancel_slice
+
+    def noted(job_id: str) -> bool:
+        served.append(job_id)
+        return write_slice(job_id)
+
+    monkeypatch.setattr(store.sweeps, "_cancel_slice", noted)
     while store.sweeps.finish_cancels():
         pass
+    assert served.index(small) <= 1, "the small one comes after one slice of the large one"
+    assert served.count(large) > 1
     assert [store.jobs.get("ann", job_id)[0].status for job_id in (large, small)] == ["canceled"] * 2
 
 

@@ -32,7 +32,7 @@ def reader(tmp_path: Path) -> Iterator[Make]:
 
     def make(replaced: dict[str, str] | None = None, **settings: str) -> Reader:
         readers.append(Reader(tmp_path, replaced or {}, **settings))
-        return readers[0]
+        return readers[-1]
 
     yield make
     for each in readers:

@@ -22,6 +22,7 @@ def main() -> int:
     """Fuzz, in a process for each target; the exit status says whether something was found."""
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="0, the default: another one each time")
     parser.add_argument("--target", action="append", help="instead of each in turn; `all` is one run of all")
     parser.add_argument("--findings", type=Path, default=FINDINGS)
     parser.add_argument("--replay", type=Path)
@@ -32,15 +33,15 @@ def main() -> int:
         return 0
     given.findings.mkdir(parents=True, exist_ok=True)
     print(f"{'target':<14}{'executions':>12}{'seconds':>9}{'edges':>8}{'crashes':>9}")
-    found = [_report(target, given.seconds, given.findings) for target in chosen]
+    found = [_report(target, given.seconds, given.findings, given.seed) for target in chosen]
     return int(any(found))
 
 
-def _report(target: str, seconds: int, findings: Path) -> bool:
+def _report(target: str, seconds: int, findings: Path, seed: int) -> bool:
     """Run one target and print its line; true if it found something."""
     with tempfile.TemporaryDirectory() as corpus:
         run = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.run", target, str(seconds), corpus, str(findings)],
+            [sys.executable, "-m", "tests.fuzz.run", target, str(seconds), corpus, str(findings), str(seed)],
             capture_output=True,
             text=True,
             errors="replace",

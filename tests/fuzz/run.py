@@ -1,4 +1,4 @@
-"""One run of libFuzzer over one target: ``python -m tests.fuzz.run TARGET SECONDS CORPUS FINDINGS``."""
+"""One run of libFuzzer over one target: ``python -m tests.fuzz.run TARGET SECONDS CORPUS FINDINGS SEED``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ MEMORY_MB = 2_500
 LONGEST_INPUT_S = 20
 
 
-def main(target: str, seconds: str, corpus: str, findings: str) -> None:
-    """Fuzz until the time is over or something crashes; libFuzzer ends the process."""
-    for number, seed in enumerate(seeds(target)):
-        (Path(corpus) / f"seed-{number}").write_bytes(seed)
+def main(target: str, seconds: str, corpus: str, findings: str, number: str) -> None:
+    """Fuzz until the time is over or something crashes, which ends the process; seed 0 is a random one."""
+    for place, seed in enumerate(seeds(target)):
+        (Path(corpus) / f"seed-{place}").write_bytes(seed)
     options = [
         f"-max_total_time={seconds}",
+        f"-seed={number}",
         f"-max_len={LONGEST}",
         f"-rss_limit_mb={MEMORY_MB}",
         f"-timeout={LONGEST_INPUT_S}",

@@ -112,7 +112,6 @@ def test_children_are_limited_by_the_kernel(pool: DecodePool) -> None:
 
 PARENT = """
 import sys
-from collections.abc import Iterator
 from model.captioner import Preprocessing
 from worker.decoding import DecodePool
 pool = DecodePool(2, Preprocessing(40, 30))
