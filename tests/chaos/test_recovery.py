@@ -100,7 +100,8 @@ def test_a_database_that_restarts(at_work: Cluster) -> None:
 
 def test_a_storage_that_goes_away(at_work: Cluster) -> None:
     cluster = at_work
-    job_id = cluster.pictures(120)
+    # More than is fetched ahead, even if the first captions are noticed late.
+    job_id = cluster.pictures(320)
     cluster.wait_done(job_id, 10)
     cluster.s3.kill()
     try:

@@ -189,11 +189,11 @@ def test_options_are_sent_kept_and_reset(home: Page, server: Server, photos: lis
 
 
 def test_a_reload_in_the_middle_goes_on_where_the_job_is(home: Page, server: Server) -> None:
-    choose(home, *many(30))
+    choose(home, *many(100))
     wait_for_state(home, "Captioning")
     job = job_id(home)
     home.reload()
-    wait_for_state(home, "Finished · 30 of 30 photos captioned")
+    wait_for_state(home, "Finished · 100 of 100 photos captioned")
     assert job_id(home) == job
     _answered(home)
     shown = home.locator(".card .caption").all_text_contents()
@@ -201,12 +201,12 @@ def test_a_reload_in_the_middle_goes_on_where_the_job_is(home: Page, server: Ser
 
 
 def test_a_stopped_job_is_finished_later_and_deleted_when_asked_twice(home: Page, server: Server) -> None:
-    choose(home, *many(40))
+    choose(home, *many(100))
     home.get_by_role("button", name="Stop this job").click()
     home.get_by_text("The job stops.").wait_for()
     assert server.job(home)["status"] in ("canceling", "canceled")
     home.get_by_role("status").get_by_role("button", name="Caption the rest").click()
-    wait_for_state(home, "Finished · 40 of 40 photos captioned")
+    wait_for_state(home, "Finished · 100 of 100 photos captioned")
     job = job_id(home)
     home.get_by_role("button", name="Delete").click()
     home.get_by_role("button", name="Cancel").click()

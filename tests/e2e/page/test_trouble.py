@@ -137,7 +137,7 @@ def test_offline_in_the_middle_of_the_sending_and_of_the_job(
     page.goto(server.url)
     page.get_by_label("Choose photos").wait_for()
     page.context.set_offline(True)
-    page.get_by_label("Choose photos").set_input_files(many(30))
+    page.get_by_label("Choose photos").set_input_files(many(100))
     offline = page.get_by_text("This device is offline.")
     offline.wait_for()
     page.context.set_offline(False)
@@ -147,7 +147,7 @@ def test_offline_in_the_middle_of_the_sending_and_of_the_job(
     offline.wait_for()
     page.context.set_offline(False)
     offline.wait_for(state="detached")
-    wait_for_state(page, "Finished · 30 of 30 photos captioned")
+    wait_for_state(page, "Finished · 100 of 100 photos captioned")
     watch.check(server.url)
 
 
