@@ -92,6 +92,14 @@ def test_a_new_window_begins_anew(deployment: Deployment) -> None:
     wait_until(lambda: client.get("/v1/jobs").status_code == 200, what="the next window")
 
 
+def test_signing_in_counts(deployment: Deployment) -> None:
+    client = limited(deployment, requests="2/day")
+    key = json.dumps({"key": client.key}).encode()
+    answers = [client.post("/v1/session", key, JSON) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    refused(answers[-1], "rate_limited")
+
+
 def test_the_settings_rate_holds_for_keys_that_say_nothing(client: Client) -> None:
     assert client.get("/v1/jobs").headers["RateLimit-Policy"] == '"requests";q=1000;w=10'
 
