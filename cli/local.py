@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jobs.records import CaptionOptions, Item
     from jobs.services import Services
     from jobs.settings import Settings
+    from model.captioner import Captioner
     from worker.embedded import EmbeddedWorker
-    from worker.loading import Serving
 
 POLL_S = 0.1
 
@@ -114,13 +114,13 @@ class LocalJobs:
             time.sleep(POLL_S)
 
 
-def _begin_loading(settings: Settings, model: str | None) -> Future[Serving]:
-    """Load the model, then start decoding, in the background; intake refuses an unknown name."""
-    from worker.loading import load_model, serving
+def _begin_loading(settings: Settings, model: str | None) -> Future[Captioner]:
+    """Load the model in the background; intake refuses an unknown name."""
+    from worker.loading import load_model
 
     name = model if model in settings.model_names else settings.model_names[0]
     thread = ThreadPoolExecutor(1, thread_name_prefix="load-model")
-    loading = thread.submit(lambda: serving(settings, name, load_model(settings, name)))
+    loading = thread.submit(load_model, settings, name)
     thread.shutdown(wait=False)
     return loading
 

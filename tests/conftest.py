@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.processes import children
 from tests.servers import (
     S3,
     Postgres,
@@ -35,6 +36,13 @@ os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "nothing")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(_number, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_children_left() -> Iterator[None]:
+    """What a file of tests began in this process, it ends: others count the same processes."""
+    yield
+    assert not children()
 
 
 @pytest.fixture

@@ -227,3 +227,15 @@ class Process:
         status = self._child.wait(timeout)
         _tell_undertaker(f"-{self._child.pid}")
         return status
+
+
+def children(parent: int | None = None) -> set[int]:
+    """Process ids of the decoding children of a process."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            above = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            ours = b"worker.decode_child" in (folder / "cmdline").read_bytes()
+            if ours and int(above) == (parent or os.getpid()):
+                found.add(int(folder.name))
+    return found

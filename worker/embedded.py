@@ -14,8 +14,9 @@ from jobs.queue import queue_name
 from jobs.queue.embedded import EmbeddedQueue
 from jobs.services import Services
 from jobs.settings import Settings
+from model.captioner import Captioner
 from worker.exclusion import Exclusion
-from worker.loading import Serving, load_model, serving
+from worker.loading import load_model, serving
 from worker.pipeline import Pipeline
 from worker.stopping import until_answered
 
@@ -25,22 +26,18 @@ GRACE_S = 10.0
 TAKE_S = 0.5
 
 
-def _load(settings: Settings, model: str) -> Serving:
-    return serving(settings, model, load_model(settings, model))
-
-
 class EmbeddedWorker:
     """Captions what the embedded queue brings; models load in the background.
 
     A model that cannot be loaded leaves its jobs waiting and its error in ``error``.
     """
 
-    def __init__(self, services: Services, load: Callable[[Settings, str], Serving] | None = None) -> None:
+    def __init__(self, services: Services, load: Callable[[Settings, str], Captioner] = load_model) -> None:
         if not isinstance(services.queue, EmbeddedQueue):
             message = "REDIS_URL is set, so workers are processes of their own: `captionfleet worker`"
             raise StartupError("configuration_invalid", message)
         self._services = services
-        self._load_serving = load or _load
+        self._load_model = load
         self._queue: EmbeddedQueue = services.queue
         self._exclusion = Exclusion()
         self._stopping = threading.Event()
@@ -94,7 +91,8 @@ class EmbeddedWorker:
 
     def _serve(self, model: str) -> None:
         try:
-            served = self._load_serving(self._services.settings, model)
+            settings = self._services.settings
+            served = serving(settings, model, self._load_model(settings, model))
         except StartupError as error:
             self.error = error
             return

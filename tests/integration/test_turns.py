@@ -52,12 +52,10 @@ def distributed(request: pytest.FixtureRequest) -> Iterator[Start]:
 def embedded(request: pytest.FixtureRequest) -> Iterator[Start]:
     """Server and slow worker in this process."""
     make: Callable[..., Deployment] = request.getfixturevalue("deploy")
-    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
     deployment = make(batch_size=8, trusted_hosts=("127.0.0.1",))
     services = deployment.services
     upgrade(services.store.database)
-    patch.setattr("worker.embedded.load_model", lambda _settings, _model: ColourCaptioner(**SLOW))
-    with EmbeddedWorker(services) as worker:
+    with EmbeddedWorker(services, lambda _settings, _model: ColourCaptioner(**SLOW)) as worker:
         assert worker.wait_loaded(30)
         yield services, lambda: deployment.pictures(IMAGES, chunk=16)
 

@@ -20,7 +20,7 @@ from jobs.errors import ItemError
 from model.captioner import Preprocessing
 from model.images import DecodedImage, read_image
 from tests.pictures import jpeg_bytes
-from tests.processes import wait_until
+from tests.processes import children, wait_until
 from worker.decoding import DecodePool
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
@@ -47,18 +47,6 @@ def slow_image(side: int = 9_500) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
     )
-
-
-def children(parent: int | None = None) -> set[int]:
-    """Process ids of the decoding children of a process."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            above = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            ours = b"worker.decode_child" in (folder / "cmdline").read_bytes()
-            if ours and int(above) == (parent or os.getpid()):
-                found.add(int(folder.name))
-    return found
 
 
 def gone(pid: int) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import children
 from tests.unit.decoding.children import (
     PREPROCESSING,
-    children,
 )
 from worker.decoding import DecodePool
 

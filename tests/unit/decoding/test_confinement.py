@@ -16,13 +16,12 @@ from PIL import Image
 from jobs.errors import ItemCode
 from model.images import read_image
 from tests.pictures import encode, jpeg_bytes
-from tests.processes import wait_until
+from tests.processes import children, wait_until
 from tests.unit.decoding import exploit
 from tests.unit.decoding.children import (
     PIXELS,
     PREPROCESSING,
     assert_right,
-    children,
     code_of,
     cpu_seconds,
     exactly,

@@ -21,11 +21,10 @@ from jobs.errors import ItemCode, ItemError
 from model.captioner import Preprocessing
 from model.images import read_image
 from tests.pictures import encode, jpeg_bytes, picture
-from tests.processes import wait_until
+from tests.processes import children, wait_until
 from tests.unit.decoding.children import (
     PREPROCESSING,
     assert_right,
-    children,
     code_of,
     cpu_seconds,
     exactly,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 import worker.embedded
 from jobs.errors import StartupError
 from jobs.settings import Settings
-from tests.processes import wait_until
+from model.captioner import Captioner
+from tests.processes import children, wait_until
 from tests.unit.worker.conftest import Deployment
 from worker.embedded import EmbeddedWorker
 from worker.loading import cache_folder, load_model
@@ -21,10 +23,12 @@ Deploy = Callable[..., Deployment]
 
 
 @pytest.fixture
-def deployment(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> Deployment:
-    made = deploy(batch_size=4, concurrency=1)
-    monkeypatch.setattr(worker.embedded, "load_model", lambda _settings, _model: made.captioner)
-    return made
+def deployment(deploy: Deploy) -> Deployment:
+    return deploy(batch_size=4, concurrency=1)
+
+
+def working(deployment: Deployment) -> EmbeddedWorker:
+    return EmbeddedWorker(deployment.services, lambda _settings, _model: deployment.captioner)
 
 
 def completed(deployment: Deployment, job_id: str) -> bool:
@@ -37,7 +41,7 @@ def test_it_takes_up_what_an_earlier_process_left(deployment: Deployment) -> Non
     # The queue lived in the memory of the process that died.
     while deployment.services.queue.take(["captionfleet.small.fast"], 0):  # type: ignore[attr-defined]
         pass
-    with EmbeddedWorker(deployment.services) as running:
+    with working(deployment) as running:
         assert running.wait_loaded(10)
         assert running.ready
         wait_until(lambda: completed(deployment, waiting) and completed(deployment, begun))
@@ -47,7 +51,7 @@ def test_it_takes_up_what_an_earlier_process_left(deployment: Deployment) -> Non
 def test_a_small_job_is_served_beside_a_large_one(deployment: Deployment) -> None:
     deployment.captioner.seconds_per_batch = 0.1
     large = deployment.pictures(200, chunk=100)
-    with EmbeddedWorker(deployment.services):
+    with working(deployment):
         wait_until(lambda: deployment.captioner.batches)
         started = time.monotonic()
         small = deployment.pictures(1)
@@ -61,7 +65,7 @@ def test_stopping_hands_back_and_ends_soon(deployment: Deployment, monkeypatch: 
     monkeypatch.setattr(worker.embedded, "GRACE_S", 0.3)
     deployment.captioner.seconds_per_batch = 0.2
     job_id = deployment.pictures(200, chunk=100)
-    with EmbeddedWorker(deployment.services):
+    with working(deployment):
         wait_until(lambda: deployment.captioner.batches)
         stopped_at = time.monotonic()
     assert time.monotonic() - stopped_at < 5
@@ -69,22 +73,34 @@ def test_stopping_hands_back_and_ends_soon(deployment: Deployment, monkeypatch: 
     assert (chunk.state, chunk.suspicions) == ("open", 0)
 
 
-@pytest.mark.parametrize("broken", ["absent", "raises"])
+def _fail(*_: Any) -> NoReturn:
+    raise RuntimeError("no such instruction")
+
+
+@pytest.mark.parametrize("load", [load_model, _fail], ids=["absent", "raises"])
 def test_a_model_that_cannot_be_loaded_is_said_and_kept_visible(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, broken: str
+    deploy: Deploy, load: Callable[[Settings, str], Captioner]
 ) -> None:
     deployment = deploy(models=("small=/nonexistent/model",))
-    if broken == "raises":
-
-        def fail(*_: Any) -> None:
-            raise RuntimeError("no such instruction")
-
-        monkeypatch.setattr(worker.embedded, "load_model", fail)
-    with EmbeddedWorker(deployment.services) as running:
+    with EmbeddedWorker(deployment.services, load) as running:
         assert not running.wait_loaded(10)
         assert not running.ready
         assert running.error is not None
         assert running.error.code == "checkpoint_invalid"
+
+
+def test_stopping_before_the_model_is_loaded_leaves_no_process(deployment: Deployment) -> None:
+    held, loading = threading.Event(), threading.Event()
+
+    def load(_settings: Settings, _model: str) -> Captioner:
+        loading.set()
+        held.wait(20)
+        return deployment.captioner
+
+    with EmbeddedWorker(deployment.services, load):
+        loading.wait(20)
+        threading.Timer(0.2, held.set).start()
+    assert not children()
 
 
 def test_the_shipped_model_loads(tmp_path: Path) -> None:
