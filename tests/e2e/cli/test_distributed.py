@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.e2e.cli.commands import Ran, captionfleet, command, environment
 from tests.pictures import jpeg_bytes
-from tests.processes import Process, reserve_port
+from tests.processes import Process, reserve_port, wait_until
 
 if TYPE_CHECKING:
     from tests.servers import S3, Redis
@@ -58,7 +58,7 @@ def test_a_job_through_api_and_worker(postgres_url: str, redis_server: Redis, s3
             assert item["custom_id"] == name
             assert item["caption"]
         assert run("submit", f"s3://{source}/out/b.jpg").error.endswith(" (forbidden)")
-        assert (tmp_path / "alive").exists()
+        wait_until((tmp_path / "alive").exists)
         assert worker.stop(timeout=40) == 0
         assert api.stop(timeout=40) == 0
     finally:
