@@ -32,4 +32,6 @@ def home(page: Page, server: Server, watch: Watch) -> Iterator[Page]:
     """The page as it opens; at the end nothing may have gone wrong behind the scenes."""
     page.goto(server.url)
     yield page
+    # Shown where the test fails: what a person would have seen.
+    print(page.url, page.inner_text("body"), sep="\n")
     watch.check(server.url)
