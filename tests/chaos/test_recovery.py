@@ -64,10 +64,13 @@ def test_a_killed_worker_then_an_emptied_redis(cluster: Cluster, monkeypatch: py
     How soon lost messages are noticed is shown by the next test.
     """
     monkeypatch.setattr("jobs.store.sweeps.NOTICE_S", 3)
-    doomed, _ = cluster.worker(**SLOW, wait=False), cluster.worker(**SLOW, wait=False)
+    doomed = cluster.worker(**SLOW | {"seconds_per_batch": 1}, name="doomed", wait=False)
+    cluster.worker(**SLOW, wait=False)
     cluster.wait_workers(2)
+    [owner] = [one.id for one in cluster.services.store.workers.alive() if one.version == "doomed"]
     job_id = cluster.pictures(400)
     cluster.wait_done(job_id, 50)
+    wait_until(lambda: owner in {chunk.owner for chunk in in_hand(cluster, job_id)}, what="work in its hands")
     doomed.kill()
     cluster.wait_done(job_id, 150)
     redis_of(cluster).flushall()
@@ -81,8 +84,10 @@ def test_a_redis_that_restarts_empty(at_work: Cluster) -> None:
     job_id = cluster.pictures(120)
     cluster.wait_done(job_id, 20)
     cluster.redis.kill()
-    cluster.wait_done(job_id, 40)
-    cluster.redis.start()
+    try:
+        wait_until(lambda: not in_hand(cluster, job_id), 30, "the end of what was in hand, without Redis")
+    finally:
+        cluster.redis.start()
     cluster.finish(job_id, RECOVERY_S)
     cluster.assert_all_captioned(job_id)
     assert max(suspicions(cluster, job_id)) == 0

@@ -131,10 +131,19 @@ def drop(page: Page, *paths: Path) -> None:
     """Drop from outside the browser, as a file manager does: folders too."""
     session = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        if kind == "drop":
-            assert page.get_by_text("Drop to caption").is_visible()
+
+    def drag(kind: str) -> None:
         session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 650, "data": data})
+
+    def answered() -> bool:
+        # A drag goes on telling where it is for as long as it lasts.
+        drag("dragOver")
+        return page.get_by_text("Drop to caption").is_visible()
+
+    drag("dragEnter")
+    wait_until(answered, what="the page's answer to a drag")
+    drag("dragOver")
+    drag("drop")
 
 
 _unseen = itertools.count()
