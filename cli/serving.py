@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ class EmbeddedServer:
         self._first_key = first_key
         self._announce = announce
         self._worker: EmbeddedWorker | None = None
+        # Of the process that was started; the application lives in a child of it, which it would start again.
+        self._process = os.getpid()
 
     def run(self) -> None:
         """Serve until told to stop; raise ``StartupError`` for whatever keeps it from starting."""
@@ -55,6 +58,7 @@ class EmbeddedServer:
         _die_with_parent()
         start_tracing(self._settings, "captionfleet")
         services = build_services(self._settings)
+        services.store.database.held_for(self._process)
         schema.upgrade(services.store.database)
         _require_key(services, make=self._first_key)
         self._worker = EmbeddedWorker(services)

@@ -101,6 +101,11 @@ class Database:
     def close(self) -> None:
         """Close all connections and let go of the data folder."""
         self.engine.dispose()
+    def held_for(self, process: int) -> None:
+        """Say in the lock file that the data folder is another process', which people know and can stop."""
+        if self._lock is not None:
+            _name_holder(self._lock, process)
+
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -239,18 +244,23 @@ def _take_lock(path: Path) -> IO[str]:
             holder = lock.read().strip() or "another process"
             lock.close()
             message = (
-                f"CAPTIONFLEET_DATA_DIR={path.parent} is in use by {holder}; stop it or choose another folder"
+                f"CAPTIONFLEET_DATA_DIR={path.parent} is in use by {holder}; "
+                "stop it or choose another folder (`serve --data-dir FOLDER`)"
             )
             raise StartupError("configuration_invalid", message) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}\n")
-        lock.flush()
+        _name_holder(lock, os.getpid())
         return lock
 
 
 def _lock_within(lock: IO[str], seconds: float) -> None:
     """Lock a file; a process that was just killed may still be about to let go of it."""
     deadline = time.monotonic() + seconds
+def _name_holder(lock: IO[str], process: int) -> None:
+    lock.truncate(0)
+    lock.write(f"process {process}\n")
+    lock.flush()
+
+
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
