@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.console import usage_error
+
 if TYPE_CHECKING:
     from jobs.records import CaptionOptions
 
@@ -53,7 +55,13 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def caption_options(**given: str | float | None) -> CaptionOptions:
-    """Return the options of a job, by their names in the API."""
-    from jobs.records import CaptionOptions
+    """Return the options of a job, by their names in the API; raise ``CommandFailed`` for impossible ones."""
+    from pydantic import ValidationError
 
-    return CaptionOptions.model_validate(given)
+    from jobs.records import CaptionOptions
+    from jobs.validation import invalid
+
+    try:
+        return CaptionOptions.model_validate(given)
+    except ValidationError as error:
+        raise usage_error(invalid(error, "the options").message) from error

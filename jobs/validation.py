@@ -24,7 +24,9 @@ def _sentence(error: ErrorDetails) -> str:
             return f"unknown field {field}"
         case "missing":
             return f"{field} is missing"
-    message = error["msg"][0].lower() + error["msg"][1:]
+    # What our own checks say comes with a heading of pydantic's.
+    said = error["msg"].removeprefix("Value error, ")
+    message = said[0].lower() + said[1:]
     return f"{field}: {message}" if field else message
 
 

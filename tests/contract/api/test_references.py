@@ -75,9 +75,9 @@ def line(uri: str = URI.format(0), **more: str) -> bytes:
     ("body", "content_type", "code", "words"),
     [
         (b"", "application/json", "invalid_request", "the request: not valid JSON"),
-        (b"{}", "application/json", "invalid_request", "exactly one of images, s3_prefix and manifest"),
+        (b"{}", "application/json", "invalid_request", "the request: exactly one of images, s3_prefix"),
         (b'{"images": []}', "application/json", "invalid_request", "images: list should have at least 1"),
-        (b'{"images": [{}]}', "application/json", "invalid_request", "images[0]: value error, exactly one"),
+        (b'{"images": [{}]}', "application/json", "invalid_request", "images[0]: exactly one of s3_uri"),
         (b'{"images": [{"s3_uri": "s3://b"}]}', "application/json", "invalid_request", "images[0].s3_uri"),
         (b'{"images": [{"url": "ftp://x"}]}', "application/json", "invalid_request", "images[0].url"),
         (line("s3://photos/2024/../2023/a.jpg"), NDJSON, "invalid_request", "the parts . or .."),

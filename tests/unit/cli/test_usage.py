@@ -48,6 +48,7 @@ def _files(tmp_path: Path) -> None:
         ("caption photo.jpg --sidecar xml", "Invalid value for '--sidecar'"),
         ("caption photo.jpg --num-beams 9", "Invalid value for '--num-beams'"),
         ("caption photo.jpg --resume", "--resume needs `-o FILE.jsonl` or --sidecar"),
+        (f"caption photo.jpg --prompt {'x' * 1025}", "the options: prompt: string should have at most 1024"),
         ("caption photo.jpg --resume -o x.csv", "--resume needs `-o FILE.jsonl` or --sidecar"),
         ("caption photo.jpg --resume --in-place", "--resume needs `-o FILE.jsonl` or --sidecar"),
         ("caption photo.jpg --resume --sidecar txt --overwrite", "choose one"),
