@@ -26,7 +26,7 @@ from jobs.store.submit import NewItem, NewJob
 from jobs.store.workers import Worker
 from jobs.tables import ChunkRow
 from tests.captioners import colour_png
-from tests.processes import Process, wait_until
+from tests.processes import PATIENCE_S, Process, wait_until
 from tests.servers import S3, Postgres, Redis
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ class Cluster:
 
     def wait_workers(self, count: int) -> None:
         """Wait until so many workers serve, started side by side."""
-        wait_until(lambda: len(self.alive()) == count, 40, f"{count} workers")
+        wait_until(lambda: len(self.alive()) == count, 90, f"{count} workers")
 
     def alive(self) -> set[str]:
         """Ids of the workers seen lately."""
@@ -103,11 +103,11 @@ class Cluster:
         with self.services.store.database.read() as connection:
             return list(connection.execute(select(ChunkRow).where(ChunkRow.job_id == job_id)))
 
-    def wait_done(self, job_id: str, at_least: int, timeout: float = 30) -> None:
+    def wait_done(self, job_id: str, at_least: int, timeout: float = PATIENCE_S) -> None:
         """Wait until so many images have captions, and not all."""
         wait_until(lambda: self.done(job_id) >= at_least, timeout, f"{at_least} captions")
 
-    def finish(self, job_id: str, timeout: float = 45) -> float:
+    def finish(self, job_id: str, timeout: float = 90) -> float:
         """Wait for the job's end, check that counters and rows agree, and return how long it took."""
         started = time.monotonic()
         wait_until(lambda: self.job(job_id).status == "completed", timeout, "the job's end")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes import children
+from tests.processes import PATIENCE_S, children
 from tests.servers import (
     S3,
     Postgres,
@@ -97,7 +97,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page in a browser context of its own."""
     context = browser.new_context()
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(1000 * PATIENCE_S)
     try:
         yield context.new_page()
     finally:

@@ -20,6 +20,9 @@ from typing import IO, Literal, TypeVar
 
 T = TypeVar("T")
 
+# Only a test that fails waits so long, unless the machine is slow or busy.
+PATIENCE_S = 60.0
+
 # Below the ephemeral range of Linux (32768) and macOS (49152): no outgoing connection can take a port
 # between a server's death and its restart.
 PORTS = range(20000, 32000)
@@ -45,7 +48,9 @@ for folder in folders:
 
 
 def wait_until(
-    condition: Callable[[], T | Literal[False] | None], timeout: float = 20.0, what: str = "the condition"
+    condition: Callable[[], T | Literal[False] | None],
+    timeout: float = PATIENCE_S,
+    what: str = "the condition",
 ) -> T:
     """Poll until ``condition()`` is truthy and return its value; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
@@ -165,7 +170,7 @@ class Process:
         """Everything the child wrote so far, over all its starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def start(self, ready: Callable[[], bool] | None = None, timeout: float = 30.0) -> None:
+    def start(self, ready: Callable[[], bool] | None = None, timeout: float = PATIENCE_S) -> None:
         """Start the child and wait until ``ready()``; fail with its output when it dies before."""
         assert not self.alive, "already running"
         with self.log.open("ab") as log:
@@ -208,7 +213,7 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> int | None:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = PATIENCE_S) -> int | None:
         """Ask the child to end, kill its group after ``timeout`` seconds, and return its exit status."""
         if not self.alive:
             return self.wait() if self._child else None
@@ -221,12 +226,20 @@ class Process:
             self.kill()
             return self.wait()
 
-    def wait(self, timeout: float | None = 60.0) -> int:
+    def wait(self, timeout: float | None = PATIENCE_S) -> int:
         """Wait for the child's end, at most ``timeout`` seconds, and return its exit status."""
         assert self._child is not None, "not started"
         status = self._child.wait(timeout)
         _tell_undertaker(f"-{self._child.pid}")
         return status
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended, be it that its new parent has not noticed (in a container, none may)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def children(parent: int | None = None) -> set[int]:

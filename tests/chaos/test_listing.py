@@ -37,7 +37,7 @@ page = listing.list_after
 
 def few(*arguments):
     found, _ = page(*arguments)
-    time.sleep(0.02)
+    time.sleep(0.25)
     return found[:3], len(found) <= 3
 
 listing.list_after, listing.SLICE_ITEMS = few, 1

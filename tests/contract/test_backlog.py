@@ -99,4 +99,4 @@ def test_a_cloudwatch_that_hangs_is_not_waited_for_long(
         began = time.monotonic()
         BacklogMetric(load_settings(), store).run_once()
     assert "could not be told to CloudWatch" in caplog.text
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20, "of itself the library waits for minutes"

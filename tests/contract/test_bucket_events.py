@@ -274,7 +274,7 @@ def _until(events: Events, condition: Any) -> None:
         events.consumer().run_once()
         return bool(condition())
 
-    wait_until(consumed, 15)
+    wait_until(consumed)
 
 
 # What cannot be used

@@ -16,7 +16,7 @@ from jobs.store.chunks import ChunkResult, ItemResult, close_chunk
 from jobs.store.locks import lock_job
 from jobs.tables import ItemRow, JobRow
 from tests.contract.stores import claim, lose, new_job, store
-from tests.processes import wait_until
+from tests.processes import PATIENCE_S, wait_until
 
 __all__ = ["store"]
 
@@ -45,7 +45,7 @@ def meet(
             wait_until(lambda: met.done() or waits(), what="the two to meet")
             assert not met.done(), met.exception() or "they did not meet"
             end(connection)
-        return met.result(20)
+        return met.result(PATIENCE_S)
 
 
 def set_item(job_id: str, **values: Any) -> Callable[[Connection], Any]:

@@ -213,7 +213,7 @@ def test_an_output_and_its_jobs_version_change_together(service: Service) -> Non
 def test_a_lease_is_kept_while_a_large_object_is_sent(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outputs, "LEASE_S", 0.3)
+    monkeypatch.setattr(outputs, "LEASE_S", 1.2)
     granted(service)
     job = submit(service, ["photos/a.jpg"], uri="s3://{bucket}/photos/all.jsonl")
     caption(service.services, job["id"])
@@ -229,7 +229,7 @@ def test_a_lease_is_kept_while_a_large_object_is_sent(
     put: Any = s3_writes.put_whole
 
     def slow(*arguments: Any) -> None:
-        wait_until(renewed, 20)
+        wait_until(renewed)
         put(*arguments)
 
     monkeypatch.setattr(outputs, "put_whole", slow)

@@ -72,7 +72,7 @@ class Reader:
             self._start(name, command)
             return ""
         try:
-            return wait_until(lambda: self._shown(command, expected, once=not expected), 60, written)
+            return wait_until(lambda: self._shown(command, expected, once=not expected), 120, written)
         except AssertionError as error:
             logs = "\n".join(process.output[-4000:] for process in self._lasting)
             raise AssertionError(f"{error}\n{logs}") from error
@@ -103,7 +103,7 @@ class Reader:
             self._bash(_replacing_the_shell(command)), environment=self._environment, folder=self._folder
         )
         self._lasting.append(process)
-        process.start(self._ready if name in SERVERS else None, timeout=60)
+        process.start(self._ready if name in SERVERS else None, timeout=90)
 
     def _ready(self) -> bool:
         try:

@@ -59,7 +59,7 @@ def test_a_trace_leads_from_the_request_to_the_caption(observed: Observed) -> No
         found = observed.collector.of_trace(TRACE)
         return found if "record" in found and "POST /v1/jobs" in found and "chunk" in found else None
 
-    spans = wait_until(complete, 20, "the spans")
+    spans = wait_until(complete, what="the spans")
     named = {name: [span for _, span in found] for name, found in spans.items()}
     assert {name: len(found) for name, found in named.items()} == {
         **dict.fromkeys(("POST /v1/jobs", "intake", "chunk", "claim", "record"), 1),
@@ -84,8 +84,8 @@ def test_a_trace_leads_from_the_request_to_the_caption(observed: Observed) -> No
 
 
 def _assert_within(whole: Span, parts: list[Span]) -> None:
-    """Times are taken from two clocks, so some milliseconds are allowed."""
-    allowed = 20_000_000
+    """Times are taken from two clocks, and a busy machine may stop a process between the two."""
+    allowed = 100_000_000
     for part in parts:
         assert part.start_time_unix_nano >= whole.start_time_unix_nano - allowed, part.name
         assert part.end_time_unix_nano <= whole.end_time_unix_nano + allowed, part.name
@@ -156,13 +156,13 @@ def test_prometheus_finds_all_that_rules_and_dashboard_ask_for(
     observed: Observed, prometheus: Prometheus
 ) -> None:
     up = 'sum(up{job="captionfleet"}) == 2'
-    wait_until(lambda: prometheus.ask("query", query=up)["result"], 30, "a scrape of both")
+    wait_until(lambda: prometheus.ask("query", query=up)["result"], what="a scrape of both")
 
     def evaluated() -> list[Any]:
         rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
         return rules if all(rule["health"] != "unknown" for rule in rules) else []
 
-    rules = wait_until(evaluated, 30, "every rule's evaluation")
+    rules = wait_until(evaluated, what="every rule's evaluation")
     assert [rule["lastError"] for rule in rules if rule["health"] != "ok"] == []
     dashboard = json.loads((MONITORING / "dashboards/captionfleet.json").read_text())
     panels = {
@@ -182,7 +182,7 @@ def test_prometheus_finds_all_that_rules_and_dashboard_ask_for(
         return not waiting
 
     try:
-        wait_until(answered, 30)
+        wait_until(answered, 90)
     except AssertionError as error:
         raise AssertionError(f"these panels stay empty: {waiting}") from error
     for query in panels:
@@ -211,9 +211,9 @@ def test_flower_shows_workers_and_their_messages(observed: Observed, tmp_path: P
     try:
         flower.start(lambda: get("/healthcheck") is not None)
         # It hears of workers by their heartbeats.
-        wait_until(lambda: "small@" in get("/workers").text, 20, "the worker")
+        wait_until(lambda: "small@" in get("/workers").text, what="the worker")
         job_id = observed.submit(jpeg_bytes(4))
-        messages = wait_until(lambda: _done(get("/api/tasks").json(), job_id), 20, "the chunk's message")
+        messages = wait_until(lambda: _done(get("/api/tasks").json(), job_id), what="the chunk's message")
     finally:
         flower.kill()
     (message,) = messages

@@ -12,7 +12,7 @@ import pytest
 from jobs.queue import Message, queue_name
 from tests.captioners import colour_png
 from tests.clusters import Cluster, child_of, crash, run_cluster
-from tests.processes import reserve_port, wait_until
+from tests.processes import ended, reserve_port, wait_until
 from tests.scrapes import scrape
 from tests.servers import S3, Postgres, Redis
 
@@ -101,7 +101,7 @@ def test_the_parent_starts_its_child_again(cluster: Cluster) -> None:
     # A child whose parent is gone ends too, and hands back what it has.
     crash(worker.pid)
     worker.wait()
-    wait_until(lambda: not Path(f"/proc/{second}").exists(), 20, "the orphan's end")
+    wait_until(lambda: ended(second), what="the orphan's end")
 
 
 def test_a_worker_shows_what_it_counts(cluster: Cluster) -> None:
@@ -123,7 +123,7 @@ def test_a_worker_that_cannot_start_says_why_and_ends(cluster: Cluster) -> None:
     with cluster.services.store.database.write() as connection:
         connection.exec_driver_sql("update alembic_version set version_num = '0000'")
     worker = cluster.worker(wait=False)
-    assert worker.wait(30) == 2
+    assert worker.wait() == 2
     assert worker.output.count("run `captionfleet migrate`") == 1, "it was started again"
 
 
@@ -133,7 +133,7 @@ def test_a_worker_waits_for_its_database_and_broker(cluster: Cluster) -> None:
     worker = cluster.worker(wait=False)
     wait_until(lambda: "trying again: the database does not answer" in worker.output)
     cluster.postgres.start()
-    wait_until(lambda: "Cannot connect to redis" in worker.output, 30)
+    wait_until(lambda: "Cannot connect to redis" in worker.output)
     cluster.redis.start()
     cluster.finish(cluster.pictures(3))
     assert worker.alive

@@ -137,7 +137,7 @@ def test_an_expired_key_opens_nothing(deployment: Deployment, monkeypatch: pytes
     monkeypatch.setattr("api.auth.REMEMBERED_S", 0.05)
     client = deployment.client(expires_s=3)
     assert client.get("/v1/session").json["expires_at"] is not None
-    wait_until(lambda: client.get("/v1/jobs").status_code == 401, timeout=10, what="the key's end")
+    wait_until(lambda: client.get("/v1/jobs").status_code == 401, what="the key's end")
 
 
 def test_a_keys_use_is_noted_once_in_a_while(deployment: Deployment) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import pytest
 from api import event_routes
 from jobs.services import Services
 from tests.contract.api.running import Running, prepare
-from tests.contract.api.support import MULTIPART, Client, Deployment, multipart, photos, refused
-from tests.contract.api.test_jobs import later
+from tests.contract.api.support import MULTIPART, Client, Deployment, caption, multipart, photos, refused
+from tests.contract.api.test_jobs import once_awaited
 from tests.processes import wait_until
 
 
@@ -30,9 +29,9 @@ def events(text: str) -> list[tuple[str, str, Any]]:
 
 def test_events_follow_a_job_to_its_end(client: Client, services: Services) -> None:
     job = client.job(*photos(3))
-    timer = later(0.3, services, job["id"])
+    captioning = once_awaited(client, job["id"], lambda: caption(services, job["id"]))
     answer = client.get(job["links"]["events"])
-    timer.join()
+    captioning.join()
     assert answer.mimetype == "text/event-stream"
     assert answer.headers["Cache-Control"] == "no-store"
     seen = events(answer.text)
@@ -46,9 +45,9 @@ def test_events_follow_a_job_to_its_end(client: Client, services: Services) -> N
 def test_a_stream_goes_on_from_the_last_event(client: Client, services: Services) -> None:
     job = client.job(*photos(1))
     version = client.get(job["links"]["self"]).headers["ETag"].strip('W/"')
-    timer = later(0.3, services, job["id"])
+    captioning = once_awaited(client, job["id"], lambda: caption(services, job["id"]))
     seen = events(client.get(job["links"]["events"], Last_Event_ID=version).text)
-    timer.join()
+    captioning.join()
     assert version not in [number for number, _, _ in seen]
     assert seen[-1][2]["status"] == "completed"
     assert client.get(job["links"]["events"], Last_Event_ID=seen[-1][0]).status_code == 204
@@ -58,11 +57,10 @@ def test_a_stream_goes_on_from_the_last_event(client: Client, services: Services
 
 def test_a_job_deleted_meanwhile_ends_its_stream(client: Client, deployment: Deployment) -> None:
     job = client.job(*photos(1))
-    owner = deployment.owner
-    timer = threading.Timer(0.3, deployment.services.store.jobs.delete, (owner, job["id"]))
-    timer.start()
+    delete, owner = deployment.services.store.jobs.delete, deployment.owner
+    deleting = once_awaited(client, job["id"], lambda: delete(owner, job["id"]))
     seen = events(client.get(job["links"]["events"]).text)
-    timer.join()
+    deleting.join()
     assert seen[-1] == ("", "deleted", {"id": job["id"], "object": "job", "deleted": True})
     refused(client.get(job["links"]["events"]), "job_not_found")
 
@@ -116,7 +114,7 @@ def test_many_streams_leave_room_give_it_back_and_end_with_the_server(tmp_path: 
     assert server.get("/healthz")[0] == 200
     # Long polls have no room either, and answer at once.
     assert server.get(f"/v1/jobs/{job_id}?wait=30")[0] == 200
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
     for stream in streams:
         stream.hang_up()
 
@@ -130,7 +128,7 @@ def test_many_streams_leave_room_give_it_back_and_end_with_the_server(tmp_path: 
     stream = Stream(server, make_job(server))
     began = time.monotonic()
     assert server.process.stop() == 0
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25
     assert b"data: {" in stream.rest()
     stream.hang_up()
     assert "Traceback" not in server.process.output, server.process.output

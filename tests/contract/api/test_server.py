@@ -277,11 +277,11 @@ def test_waiting_clients_leave_room_and_do_not_hold_up_the_end(
     wait_until(lambda: len(took) == 4, what="half of the clients being answered at once")
     began = time.monotonic()
     assert server.get("/healthz")[0] == 200
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert len(took) == 4
     began = time.monotonic()
     assert server.process.stop(number) == 0
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 20
     for thread in threads:
         thread.join()
     if number == signal.SIGTERM:

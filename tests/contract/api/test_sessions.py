@@ -116,7 +116,7 @@ def test_it_ends_with_its_key(deployment: Deployment, monkeypatch: pytest.Monkey
     keys = deployment.services.store.keys
     [made] = keys.all(deployment.owner)
     keys.revoke(made.id)
-    wait_until(lambda: client.get("/v1/session").status_code == 401, timeout=5, what="the session's end")
+    wait_until(lambda: client.get("/v1/session").status_code == 401, what="the session's end")
 
 
 def test_it_ends_by_itself_and_its_row_goes(deployment: Deployment) -> None:

@@ -109,4 +109,4 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert process.wait(40) == 130
     assert process.output.splitlines()[-1] == "captionfleet: interrupted"
     assert "Traceback" not in process.output
-    wait_until(lambda: [path.name for path in tmp_path.iterdir()] == ["one.jpg"], 5, "a clean folder")
+    wait_until(lambda: [path.name for path in tmp_path.iterdir()] == ["one.jpg"], what="a clean folder")

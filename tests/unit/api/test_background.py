@@ -76,7 +76,7 @@ def test_past_its_places_a_watch_does_not_wait(versions: Versions) -> None:
     waiting(versions, {"a"})
     began = time.monotonic()
     assert watch.wait("b", 1, 20) is False
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     versions.now["a"] = 2
     first.join(10)
     assert watch.wait("b", 1, 0.01) is False

@@ -41,7 +41,8 @@ def test_a_span_belongs_to_the_one_named_or_to_the_threads_own_or_is_linked_to_i
         assert inner
         assert linked
         assert strange
-        outer.add("part", time.monotonic() - 1.5, time.monotonic() - 1)
+        now = time.monotonic()
+        outer.add("part", now - 1.5, now - 1)
         for span, error in ((inner, "not_found"), (linked, None), (strange, None), (outer, None)):
             span.end(error=error)
         stop_tracing()
@@ -66,11 +67,11 @@ def test_a_collector_that_is_away_holds_no_process_up(monkeypatch: pytest.Monkey
     span.end()
     began = time.monotonic()
     stop_tracing()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10, "it would try for a minute"
     assert begin("after the end") is None
     for thread in threading.enumerate():
         if thread.name == "last-traces":
-            thread.join(2)
+            thread.join(10)
             assert not thread.is_alive()
 
 

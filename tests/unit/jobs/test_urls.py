@@ -235,7 +235,7 @@ def test_answers_that_are_no_image(web: Web, answering: Answering, code: str, pa
     began = time.monotonic()
     error = refusal(lambda: HERE.fetch(web.url(), Limits(1000, 0.5, ("image/",))))
     assert (error.code, error.passing) == (code, passing)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_names_and_ports_where_nothing_answers() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import ItemError
-from model.captioner import Caption, DecodingOptions
+from model.captioner import Caption, DecodingOptions, Pixels
 from tests.captioners import Behaviour, ColourCaptioner, pixels
 from tests.processes import wait_until
 from worker.batcher import BULK_PATIENCE_S, Batcher
@@ -85,25 +85,31 @@ def test_other_options_are_another_batch(batcher: Batcher, captioner: ColourCapt
     assert captioner.batches == [[999], [0, 2, 4], [1, 3, 5]]
 
 
-def test_small_jobs_go_first_and_large_ones_fill_their_batch(
-    batcher: Batcher, captioner: ColourCaptioner
+@pytest.mark.parametrize(("small", "filled"), [(1, 1), (2, 0), (5, 0)])
+def test_small_jobs_go_first_and_large_ones_fill_a_quarter_of_their_batch(
+    batcher: Batcher, captioner: ColourCaptioner, small: int, filled: int
 ) -> None:
     hold(batcher, captioner)
-    bulk = [submit(batcher, number) for number in range(10)]
-    small = [submit(batcher, 100 + number, fast=True) for number in range(2)]
+    bulk = [submit(batcher, number) for number in range(8 + filled)]
+    fast = [submit(batcher, 100 + number, fast=True) for number in range(small)]
     captioner.gate.set()
-    for future in (*bulk, *small):
+    for future in (*bulk, *fast):
         future.result(10)
-    assert captioner.batches == [[999], [100, 101, *range(6)], [6, 7, 8, 9]]
+    first = [*range(100, 100 + small), *range(filled)]
+    assert captioner.batches == [[999], first, [*range(filled, filled + 8)]]
 
 
 def test_one_image_on_an_idle_system_is_not_delayed(batcher: Batcher) -> None:
-    started = time.monotonic()
-    submit(batcher, 1).result(10)
-    assert time.monotonic() - started < BULK_PATIENCE_S / 2
+    took = []
+    for number in range(5):
+        started = time.monotonic()
+        submit(batcher, number).result(10)
+        took.append(time.monotonic() - started)
+    assert min(took) < BULK_PATIENCE_S / 2, "a busy machine delays some, not all"
 
 
 def test_a_batch_waits_for_images_on_their_way(batcher: Batcher, captioner: ColourCaptioner) -> None:
+    batcher._bulk.patience_s = 60
     batcher.expect(GREEDY, 3, fast=False)
     futures = []
     for number in range(3):
@@ -217,13 +223,23 @@ def test_closing_leaves_no_future_behind(captioner: ColourCaptioner) -> None:
 
 def test_the_rate_counts_busy_time_only(batcher: Batcher, captioner: ColourCaptioner) -> None:
     assert batcher.images_per_second is None
+    busy, caption = [], captioner.caption
+
+    def timed(images: Pixels, options: DecodingOptions) -> list[list[Caption]]:
+        began = time.monotonic()
+        try:
+            return caption(images, options)
+        finally:
+            busy.append(time.monotonic() - began)
+
+    captioner.caption = timed  # type: ignore[method-assign]
     captioner.seconds_per_batch = 0.1
     for _ in range(2):
         time.sleep(0.2)
         submit(batcher, 1).result(10)
-    wait_until(lambda: batcher.images_per_second is not None)
-    assert batcher.images_per_second is not None
-    assert 6 < batcher.images_per_second <= 10
+    measured = wait_until(lambda: not batcher._running and batcher.images_per_second)
+    # With the idle time it would be a third of this.
+    assert 0.6 * 2 / sum(busy) < measured <= 2 / sum(busy)
 
 
 @settings(max_examples=40, deadline=None)
@@ -269,7 +285,7 @@ from worker.batcher import Batcher
 from model.captioner import DecodingOptions
 
 logging.basicConfig()
-batcher = Batcher(ColourCaptioner(), batch_size=4, forward_limit_s=0.4)
+batcher = Batcher(ColourCaptioner(), batch_size=4, forward_limit_s=float(sys.argv[2]))
 behaviour = Behaviour[sys.argv[1]]
 futures = [batcher.submit(pixels(n, b), DecodingOptions(1, 1), fast=False)
            for n, b in enumerate([Behaviour.CAPTION, behaviour])]
@@ -278,12 +294,12 @@ print([future.exception() for future in futures])
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [("HANG", "a forward pass took longer than 0.4 s"), ("BREAK", "died of CaptionerBroken")],
+    ("behaviour", "limit_s", "reason"),
+    [("HANG", "0.4", "a forward pass took longer than 0.4 s"), ("BREAK", "60", "died of CaptionerBroken")],
 )
-def test_what_only_a_new_process_can_mend_ends_the_process(behaviour: str, reason: str) -> None:
+def test_what_only_a_new_process_can_mend_ends_the_process(behaviour: str, limit_s: str, reason: str) -> None:
     """A stuck forward pass, and a captioner that fails even on a plain picture."""
-    command = [sys.executable, "-c", DEADLY, behaviour]
+    command = [sys.executable, "-c", DEADLY, behaviour, limit_s]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert run.returncode == 70, run.stderr
     assert reason in run.stderr

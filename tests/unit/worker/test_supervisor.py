@@ -42,7 +42,7 @@ def test_a_dead_child_is_started_again_after_growing_pauses() -> None:
 @pytest.mark.parametrize("status", [0, 2])
 def test_a_child_that_ends_on_purpose_ends_its_parent(status: int) -> None:
     parent = parent_of(f"sys.exit({status})")
-    assert parent.wait(20) == status
+    assert parent.wait() == status
     assert parent.output.count("got orders") == 1
 
 
