@@ -127,6 +127,7 @@ class Pipeline:
     def _run(self, hold: Hold) -> None:
         claim = hold.claim
         CHUNKS_IN_HAND.add(1)
+        failure: str | None = None
         try:
             with here(hold.span):
                 self._finish(hold)
@@ -135,15 +136,17 @@ class Pipeline:
                 self._hand_back(hold)
         except TransientError as error:
             log.warning("chunk %d of %s: %s", claim.number, claim.job_id, error)
+            failure = error.code
             self._try_later(hold, error)
         except Exception as error:
             log.exception("chunk %d of %s failed", claim.number, claim.job_id)
+            failure = type(error).__name__
             self._try_later(hold, error)
         finally:
             CHUNKS_IN_HAND.add(-1)
             self._leases.drop(hold)
             if hold.span is not None:
-                hold.span.end()
+                hold.span.end(error=failure)
 
     def _finish(self, hold: Hold) -> None:
         claim = hold.claim

@@ -11,16 +11,21 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from jobs.errors import DatabaseUnavailable, StorageUnavailable
 from jobs.objects.sources import Sources
 from jobs.queue import queue_name
 from jobs.records import CaptionOptions
+from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.chunks import ChunkStore, Recorded
+from jobs.tracing import start_tracing, stop_tracing
 from tests.captioners import Behaviour, colour_png
+from tests.collectors import run_collector
 from tests.processes import wait_until
 from tests.unit.worker.conftest import Deployment, in_thread
+from worker.leases import PERIOD_S
 from worker.pipeline import Pipeline
 
 Deploy = Callable[..., Deployment]
@@ -256,6 +261,23 @@ def test_chunks_that_finish_together_are_recorded_together(deploy: Deploy) -> No
     assert deployment.job(job_id).status == "completed"
 
 
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [(StorageUnavailable("gone"), "storage_unavailable"), (ValueError("odd"), "ValueError")],
+)
+def test_the_trace_of_a_chunk_that_failed_says_why(deploy: Deploy, error: Exception, named: str) -> None:
+    deployment = deploy()
+    job_id = deployment.pictures(1)
+    chunks = FlakyChunks(deployment.services.store.chunks, [error])
+    with run_collector() as collector:
+        start_tracing(Settings(otlp_endpoint=collector.url), "tested")
+        with deployment.pipeline(store=with_chunks(deployment.services.store, chunks)) as pipeline:
+            pipeline.run_chunk(job_id, 0)
+        stop_tracing()
+    (chunk,) = (span for _, span in collector.received if span.name == "chunk")
+    assert (chunk.status.code, chunk.status.message) == (Status.STATUS_CODE_ERROR, named)
+
+
 def test_one_refused_result_does_not_spoil_the_others(deploy: Deploy) -> None:
     deployment = deploy(batch_size=64)
     job_id = deployment.pictures(40, chunk=20)
@@ -290,7 +312,7 @@ def test_leases_in_hand_are_renewed(deploy: Deploy) -> None:
         run = in_thread(lambda: pipeline.run_chunk(job_id, 0))
         wait_until(lambda: deployment.chunk(job_id).state == "leased")
         first = deployment.chunk(job_id).lease_until
-        wait_until(lambda: deployment.chunk(job_id).lease_until > first, 5)
+        wait_until(lambda: deployment.chunk(job_id).lease_until > first)
         [worker] = [w for w in deployment.services.store.workers.alive() if w.id == "w1"]
         assert (worker.model, worker.version, worker.device) == ("small", "colours-1", "cpu")
         deployment.captioner.gate.set()
@@ -311,7 +333,7 @@ def test_the_register_hears_of_the_first_measured_rate_at_once(deploy: Deploy) -
         wait_until(lambda: "w1" in {w.id for w in deployment.services.store.workers.alive()})
         assert registered() is None
         pipeline.run_chunk(job_id, 0)
-        assert wait_until(registered, 5)
+        assert wait_until(registered, PERIOD_S - 2)
 
 
 def test_a_suspicious_chunk_runs_alone(deploy: Deploy) -> None:
