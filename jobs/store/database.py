@@ -98,14 +98,14 @@ class Database:
             return func.replace(cast(time, Text), " ", "T").concat("Z")
         return func.to_char(func.timezone("UTC", time), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 
-    def close(self) -> None:
-        """Close all connections and let go of the data folder."""
-        self.engine.dispose()
     def held_for(self, process: int) -> None:
         """Say in the lock file that the data folder is another process', which people know and can stop."""
         if self._lock is not None:
             _name_holder(self._lock, process)
 
+    def close(self) -> None:
+        """Close all connections and let go of the data folder."""
+        self.engine.dispose()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -252,15 +252,15 @@ def _take_lock(path: Path) -> IO[str]:
         return lock
 
 
-def _lock_within(lock: IO[str], seconds: float) -> None:
-    """Lock a file; a process that was just killed may still be about to let go of it."""
-    deadline = time.monotonic() + seconds
 def _name_holder(lock: IO[str], process: int) -> None:
     lock.truncate(0)
     lock.write(f"process {process}\n")
     lock.flush()
 
 
+def _lock_within(lock: IO[str], seconds: float) -> None:
+    """Lock a file; a process that was just killed may still be about to let go of it."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
