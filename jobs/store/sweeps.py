@@ -66,6 +66,7 @@ class SweepStore:
     def __init__(self, database: Database, retention_s: float) -> None:
         self._database = database
         self._retention_s = retention_s
+        self._canceled_last = ""
 
     def take_turn(self, name: str, holder: str, seconds: float) -> bool:
         """Take or keep a named lease, so that one process at a time acts."""
@@ -245,13 +246,15 @@ class SweepStore:
         """Write the items of canceling jobs, a slice a job in turn, for about ``seconds``.
 
         Returns whether something is left to do. Lost leases are not to wait until a large job is canceled.
+        Each call begins after the job that the last one ended with, be it that this one failed.
         """
         until = time.monotonic() + seconds
-        query = select(JobRow.id).where(IS_CANCELING, JobRow.deleted_at.is_(None)).order_by(JobRow.id)
+        query = select(JobRow.id).where(IS_CANCELING, JobRow.deleted_at.is_(None))
+        query = query.order_by(JobRow.id <= self._canceled_last, JobRow.id)
         with self._database.read() as connection:
             jobs = deque(connection.execute(query.limit(100)).scalars())
         while jobs:
-            job_id = jobs.popleft()
+            job_id = self._canceled_last = jobs.popleft()
             if self._cancel_slice(job_id):
                 jobs.append(job_id)
             if time.monotonic() >= until:

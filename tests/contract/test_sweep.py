@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from jobs.errors import BrokerUnavailable, ItemError, RequestError, StorageUnavailable
+from jobs.errors import BrokerUnavailable, DatabaseUnavailable, ItemError, RequestError, StorageUnavailable
 from jobs.objects import image_key, job_prefix
 from jobs.objects.folder import FolderObjects
 from jobs.queue import Message
@@ -187,6 +188,29 @@ def test_large_cancels_take_turns_and_little_time_of_the_sweep(
     assert served.index(small) <= 1, "the small one comes after one slice of the large one"
     assert served.count(large) > 1
     assert [store.jobs.get("ann", job_id)[0].status for job_id in (large, small)] == ["canceled"] * 2
+
+
+def test_a_cancel_that_cannot_be_finished_holds_up_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, *others = sorted(new_job(store, 2) for _ in range(3))
+    for job_id in (stuck, *others):
+        store.jobs.cancel("ann", job_id)
+    write_slice = store.sweeps._cancel_slice
+
+    def refused(job_id: str) -> bool:
+        if job_id == stuck:
+            raise DatabaseUnavailable("canceling statement due to lock timeout")
+        return write_slice(job_id)
+
+    monkeypatch.setattr(store.sweeps, "_cancel_slice", refused)
+    for _ in range(3):
+        with contextlib.suppress(DatabaseUnavailable):
+            store.sweeps.finish_cancels()
+    assert [store.jobs.get("ann", job_id)[0].status for job_id in others] == ["canceled"] * 2
+    monkeypatch.undo()
+    assert not store.sweeps.finish_cancels()
+    assert store.jobs.get("ann", stuck)[0].status == "canceled"
 
 
 def test_a_cancel_is_final_while_the_broker_is_away(store: Store) -> None:
