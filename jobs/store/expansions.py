@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, true, update
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from jobs.errors import CaptionfleetError
 from jobs.limits import NO_LIMITS, Limits
@@ -75,7 +75,7 @@ class ExpansionStore:
         self._database = database
         self._retention_s = retention_s
 
-    def claim(self, holder: str, lease_s: float, kinds: Collection[str] | None = None) -> Expansion | None:
+    def claim(self, holder: str, lease_s: float, kinds: Collection[str]) -> Expansion | None:
         """Take the expansion, of these kinds, that has waited longest; ``None`` if there is none to take."""
         with self._database.write() as connection:
             now = self._database.now()
@@ -83,7 +83,7 @@ class ExpansionStore:
                 select(ExpansionRow)
                 .where(ExpansionRow.not_before <= now)
                 .where(or_(ExpansionRow.lease_until.is_(None), ExpansionRow.lease_until < now))
-                .where(true() if kinds is None else ExpansionRow.kind.in_(kinds))
+                .where(ExpansionRow.kind.in_(kinds))
                 .order_by(ExpansionRow.not_before)
                 .limit(1)
                 .with_for_update(skip_locked=True)

@@ -28,6 +28,7 @@ from tests.contract.stores import LONG_AGO, captioned, claim, run_to_end, store
 __all__ = ["store"]
 
 SLICE = 5
+KINDS = ("numbers",)
 
 
 class Numbers:
@@ -101,7 +102,7 @@ def test_a_job_is_prepared_in_slices_and_then_captioned(store: Store, objects: F
 
 def test_the_first_images_are_captioned_while_others_are_still_found(store: Store) -> None:
     job_id = prepare(store)
-    held = store.expansions.claim("one", 30)
+    held = store.expansions.claim("one", 30, KINDS)
     assert held is not None
     written = store.expansions.write(held, [item(n) for n in range(3)], Cursor(3), None, 30)
     assert [message.chunk for message in written.messages] == [0]
@@ -117,7 +118,7 @@ def test_the_first_images_are_captioned_while_others_are_still_found(store: Stor
 
 def test_a_job_whose_images_were_all_captioned_before_its_end_was_found_completes(store: Store) -> None:
     job_id = prepare(store)
-    held = store.expansions.claim("one", 30)
+    held = store.expansions.claim("one", 30, KINDS)
     assert held is not None
     written = store.expansions.write(held, [item(0)], Cursor(1), None, 30)
     store.chunks.record([captioned(claim(store, job_id, 0))])
@@ -130,9 +131,9 @@ def test_a_crash_repeats_nothing_and_a_stale_holder_writes_nothing(
     store: Store, objects: FolderObjects
 ) -> None:
     job_id = prepare(store)
-    dead = store.expansions.claim("dead", 30)
+    dead = store.expansions.claim("dead", 30, KINDS)
     assert dead is not None
-    assert store.expansions.claim("other", 30) is None
+    assert store.expansions.claim("other", 30, KINDS) is None
     make_due(store)
     assert expander(store, objects, Numbers(12)).run_once()
     late = store.expansions.write(dead, [item(0)], Cursor(1), None, 30)
@@ -189,7 +190,7 @@ def test_more_images_than_a_job_holds_are_left_out(store: Store, objects: Folder
 def test_canceling_ends_the_preparation(store: Store, objects: FolderObjects) -> None:
     job_id = prepare(store)
     expand = expander(store, objects, Numbers(42))
-    held = store.expansions.claim("one", 30)
+    held = store.expansions.claim("one", 30, KINDS)
     assert held is not None
     store.expansions.write(held, [item(n) for n in range(3)], Cursor(3), None, 30)
     store.jobs.cancel("ann", job_id)
@@ -213,7 +214,7 @@ def test_a_deleted_job_leaves_nothing_to_expand(store: Store, objects: FolderObj
 
 def test_a_small_prepared_job_goes_with_the_fast_ones(store: Store, objects: FolderObjects) -> None:
     job_id = prepare(store)
-    held = store.expansions.claim("one", 30)
+    held = store.expansions.claim("one", 30, KINDS)
     assert held is not None
     written = store.expansions.write(held, [item(0)], None, None, 30)
     assert [message.queue for message in written.messages] == ["captionfleet.small.fast"]

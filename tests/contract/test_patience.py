@@ -29,7 +29,17 @@ from jobs.store.expansions import Expansion, NewExpansion
 from jobs.store.submit import NewJob
 from jobs.tables import ExpansionRow
 from tests.contract.stores import store
-from tests.contract.test_expansion import Numbers, expander, item, make_due, names, objects, prepare, read
+from tests.contract.test_expansion import (
+    KINDS,
+    Numbers,
+    expander,
+    item,
+    make_due,
+    names,
+    objects,
+    prepare,
+    read,
+)
 from tests.pictures import jpeg_bytes
 from tests.processes import wait_until
 
@@ -131,18 +141,18 @@ def test_a_key_that_no_database_keeps_fails_alone(store: Store, objects: FolderO
 def test_a_lease_is_kept_however_long_a_slice_takes(
     store: Store, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.expansion.LEASE_S", 0.3)
+    monkeypatch.setattr("jobs.expansion.LEASE_S", 1.2)
     job_id = prepare(store)
     seen: set[datetime] = set()
 
     def renewed() -> bool:
-        assert store.expansions.claim("thief", 30) is None
+        assert store.expansions.claim("thief", 30, KINDS) is None
         seen.add(row(store).lease_until)
         return len(seen) > 4
 
     class Slow(Numbers):
         def slices(self, expansion: Expansion) -> Iterator[Slice]:
-            wait_until(renewed, 20)
+            wait_until(renewed)
             yield from super().slices(expansion)
 
     assert expander(store, objects, Slow(5)).run_once()

@@ -54,7 +54,7 @@ def prepared(store: Store, limits: Limits, owner: str = "ann") -> Expansion:
     """A job whose images are found later, and who finds them."""
     job = NewJob(new_id("job"), owner, "small", "s3_prefix", JobSpec(), limits=limits)
     store.submit.insert_job(job, (), NewExpansion("s3_prefix"))
-    expansion = store.expansions.claim("w", 30)
+    expansion = store.expansions.claim("w", 30, ("s3_prefix",))
     assert expansion is not None
     assert expansion.limits == limits
     return expansion

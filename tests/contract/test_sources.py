@@ -127,7 +127,7 @@ def test_a_crash_in_the_middle_neither_doubles_nor_loses(
     service.services.expander.run_once()
     assert service.job(job["id"]).counts.total == 4
     # Another process took it up and died with the lease; what it listed was never written.
-    dead = service.services.store.expansions.claim("dead", 30)
+    dead = service.services.store.expansions.claim("dead", 30, (listing.KIND,))
     assert dead is not None
     assert service.services.expander.run_once() is False
     with service.services.store.database.write() as connection:
