@@ -92,8 +92,13 @@ class KeyStore:
 
     def revoke(self, key_id: str) -> ApiKey:
         """Refuse a key, and the sessions it began, from now on; raise ``RequestError`` not_found."""
-        now = func.coalesce(ApiKeyRow.revoked_at, self._database.now())
-        return self._change(key_id, revoked_at=now)
+        revoked = update(ApiKeyRow).where(ApiKeyRow.id == key_id)
+        revoked = revoked.values(revoked_at=func.coalesce(ApiKeyRow.revoked_at, self._database.now()))
+        with self._database.write() as connection:
+            row = connection.execute(revoked.returning(*_COLUMNS)).first()
+        if row is None:
+            raise _no_key(key_id)
+        return _key(row)
 
     def rotate(self, key_id: str, grace_s: float = GRACE_S) -> tuple[ApiKey, str]:
         """Make a key that does what this one does, which goes on for ``grace_s`` seconds at most.
@@ -135,14 +140,6 @@ class KeyStore:
             kept = {name: limit for name, limit in limits.items() if name not in usual}
             changed = update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(limits=kept)
             return _key(connection.execute(changed.returning(*_COLUMNS)).one())
-
-    def _change(self, key_id: str, **values: Any) -> ApiKey:
-        with self._database.write() as connection:
-            changed = update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(**values)
-            row = connection.execute(changed.returning(*_COLUMNS)).first()
-        if row is None:
-            raise _no_key(key_id)
-        return _key(row)
 
     def caller(self, key: str) -> Caller | None:
         """Return who calls with a key, or ``None`` for unknown, expired and revoked ones; note its use."""
