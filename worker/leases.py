@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jobs.errors import DatabaseUnavailable
@@ -90,6 +90,7 @@ class Leases:
         self._rate = rate
         self._lock = threading.Condition()
         self._holds: dict[tuple[str, int, int], Hold] = {}
+        self._claims = 0
         self._blamed: list[Claim] = []
         self._registered_rate: float | None = None
         self._closed = False
@@ -99,6 +100,18 @@ class Leases:
     def start(self) -> None:
         """Begin the heartbeat."""
         self._thread = start_vital(self._beat, "leases")
+
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """Count a claim that is under way as in hand: it may bring a chunk at any moment."""
+        with self._lock:
+            self._claims += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._claims -= 1
+                self._lock.notify_all()
 
     def take(self, claim: Claim, span: Traced | None = None) -> Hold:
         """Count a chunk as in hand."""
@@ -136,9 +149,9 @@ class Leases:
             return list(self._holds.values())
 
     def wait_empty(self, seconds: float) -> bool:
-        """Wait until nothing is in hand."""
+        """Wait until nothing is in hand, and no claim under way; return whether so."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self._holds, seconds)
+            return self._lock.wait_for(lambda: not self._holds and not self._claims, seconds)
 
     def renew(self) -> None:
         """Renew all leases in hand; chunks that are not this worker's any more are stopped."""

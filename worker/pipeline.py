@@ -116,13 +116,17 @@ class Pipeline:
         worker, lease_s = self._serving.worker_id, self._services.settings.lease_s
         chunks = self._services.store.chunks
         began = time.monotonic()
-        try:
-            claim = until_answered(
-                self._stopping, lambda: chunks.claim(job_id, number, worker, lease_s, ALONE_AFTER)
-            )
-        except DatabaseUnavailable:
-            return None
-        return self._leases.take(claim, _traced(claim, began)) if claim else None
+        with self._leases.claiming():
+            # Asked in here, after ``stop`` could have found nothing under way.
+            if self._stopping.is_set():
+                return None
+            try:
+                claim = until_answered(
+                    self._stopping, lambda: chunks.claim(job_id, number, worker, lease_s, ALONE_AFTER)
+                )
+            except DatabaseUnavailable:
+                return None
+            return self._leases.take(claim, _traced(claim, began)) if claim else None
 
     def _run(self, hold: Hold) -> None:
         claim = hold.claim

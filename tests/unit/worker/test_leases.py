@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,19 @@ class ForgetfulChunks(ChunkStore):
             self.unheard -= 1
             raise DatabaseUnavailable("the database does not answer: test")
         super().absolve(claims)
+
+
+class SlowChunks(ChunkStore):
+    """A chunk store that takes its time to answer a claim."""
+
+    def __init__(self, inner: ChunkStore) -> None:
+        super().__init__(inner._database, inner._retention_s)
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    def claim(self, *words: Any) -> Claim | None:
+        self.asked.set()
+        self.answer.wait(30)
+        return super().claim(*words)
 
 
 def held(deployment: Deployment, job_id: str, chunks: ChunkStore) -> tuple[Leases, Hold]:
@@ -83,3 +98,19 @@ def test_a_chunk_found_lost_when_it_is_recorded_is_cleared(deploy: Deploy) -> No
         thread.join(20)
         wait_until(lambda: deployment.chunk(job_id).suspicions == 0)
     assert deployment.job(job_id).counts.succeeded == 0
+
+
+def test_a_chunk_whose_claim_is_answered_after_the_stop_is_still_captioned(deploy: Deploy) -> None:
+    deployment = deploy()
+    job_id = deployment.pictures(3)
+    chunks = SlowChunks(deployment.services.store.chunks)
+    with deployment.pipeline(store=with_chunks(deployment.services.store, chunks)) as pipeline:
+        run = in_thread(lambda: pipeline.run_chunk(job_id, 0))
+        assert chunks.asked.wait(10)
+        stop = in_thread(lambda: pipeline.stop(20))
+        stop.join(0.3)
+        assert stop.is_alive(), "the stop waits for the claim"
+        chunks.answer.set()
+        stop.join(30)
+        run.join(10)
+    assert deployment.job(job_id).counts.succeeded == 3
