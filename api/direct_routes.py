@@ -7,7 +7,7 @@ import secrets
 from datetime import datetime
 
 from flask import Response, request
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from api.answers import json_answer
 from api.routes import FILE, Answer, Call, Media, NoQuery, Route
@@ -23,7 +23,6 @@ from jobs.store.uploads import (
     upload_key,
     upload_name,
 )
-from jobs.validation import invalid
 
 JSON_BYTES = 2 * 1024 * 1024
 
@@ -36,12 +35,7 @@ class PutQuery(Body):
 
 def create_uploads(call: Call[NoQuery]) -> Response:
     """Say where to send files; they become images when a job names their ids."""
-    if request.mimetype != "application/json":
-        raise RequestError("unsupported_media_type", "files are announced as application/json")
-    try:
-        wanted = UploadRequest.model_validate_json(call.body.read_all(JSON_BYTES, "the announcement"))
-    except ValidationError as error:
-        raise invalid(error, "the announcement") from error
+    wanted = call.json(UploadRequest, JSON_BYTES, "the announcement")
     limit = call.services.settings.max_image_bytes
     for number, file in enumerate(wanted.files):
         if file.size > limit:

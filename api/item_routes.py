@@ -9,8 +9,8 @@ from itertools import chain
 from typing import BinaryIO
 from urllib.parse import quote
 
-from flask import Response, request
-from pydantic import Field, ValidationError
+from flask import Response
+from pydantic import Field
 
 from api.answers import json_answer, retry_after, unless_known
 from api.cursors import item_cursor, rank_cursor, read_item_cursor, read_rank_cursor
@@ -24,7 +24,6 @@ from jobs.records import Body, Item, ItemEdit, ItemPage, ItemStatus, SearchText
 from jobs.results import NO_PARQUET, can_write_parquet, comma_separated, jsonl, parquet, whole_or_broken
 from jobs.sidecars import text_zip
 from jobs.store.jobs import UPLOAD
-from jobs.validation import invalid
 
 LARGEST_PAGE = 200
 BLOCK_BYTES = 64 * 1024
@@ -101,15 +100,10 @@ def list_items(call: Call[ItemsQuery], job_id: str) -> Response:
 
 def edit_item(call: Call[NoQuery], job_id: str, position: int) -> Response:
     """Keep an edited caption beside the model's own, or take it back with null."""
-    if request.mimetype not in ("application/json", ""):
-        raise RequestError("unsupported_media_type", "an edit comes as application/json")
     jobs = call.services.store.jobs
     # Somebody else's job is not there, whatever the body says.
     jobs.item(call.owner, job_id, position)
-    try:
-        edit = ItemEdit.model_validate_json(call.body.read_all(EDIT_BYTES, "the edit"))
-    except ValidationError as error:
-        raise invalid(error, "the edit") from error
+    edit = call.json(ItemEdit, EDIT_BYTES, "the edit")
     return json_answer(jobs.edit(call.owner, job_id, position, edit.caption))
 
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TypeVar
 
-from flask import Response, request
-from pydantic import BaseModel, Field, ValidationError
+from flask import Response
+from pydantic import Field
 
 from api.answers import json_answer
 from api.routes import Answer, Call, Media, NoQuery, Route
-from jobs.callers import Scope
-from jobs.errors import RequestError
+from jobs.callers import Scope, in_order
 from jobs.records import Body, Key, KeyLimits, KeyList, KeyRequest, NewKey, Owner, Rotation
 from jobs.store.keys import ApiKey
-from jobs.validation import invalid
 
 KEY_BYTES = 16 * 1024
 DAY_S = 86400.0
-
-T = TypeVar("T", bound=BaseModel)
 
 
 class KeysQuery(Body):
@@ -30,7 +25,7 @@ class KeysQuery(Body):
 
 def create_key(call: Call[NoQuery]) -> Response:
     """Make a key; this answer is the only one that shows it."""
-    wanted = _body(call, KeyRequest)
+    wanted = call.json(KeyRequest, KEY_BYTES)
     days = wanted.expires_in_days
     made = call.services.store.keys.create(
         wanted.owner,
@@ -50,14 +45,14 @@ def list_keys(call: Call[KeysQuery]) -> Response:
 
 def rotate_key(call: Call[NoQuery], key_id: str) -> Response:
     """Make a key in the place of one, which goes on for a while."""
-    wanted = _body(call, Rotation)
+    wanted = call.json(Rotation, KEY_BYTES)
     made = call.services.store.keys.rotate(key_id, wanted.grace_hours * 3600)
     return json_answer(_new(*made), 201)
 
 
 def limit_key(call: Call[NoQuery], key_id: str) -> Response:
     """Change limits of a key; processes that know it follow within seconds."""
-    wanted = _body(call, KeyLimits)
+    wanted = call.json(KeyLimits, KEY_BYTES)
     return json_answer(Key(**_fields(call.services.store.keys.set_limits(key_id, wanted.given()))))
 
 
@@ -66,19 +61,9 @@ def revoke_key(call: Call[NoQuery], key_id: str) -> Response:
     return json_answer(Key(**_fields(call.services.store.keys.revoke(key_id))))
 
 
-def _body(call: Call[NoQuery], model: type[T]) -> T:
-    if request.mimetype != "application/json":
-        raise RequestError("unsupported_media_type", "what is wanted comes as application/json")
-    try:
-        return model.model_validate_json(call.body.read_all(KEY_BYTES, "the body"))
-    except ValidationError as error:
-        raise invalid(error, "the body") from error
-
-
 def _fields(key: ApiKey) -> dict[str, object]:
     values = {field.name: getattr(key, field.name) for field in fields(key)}
-    scopes = [scope for scope in Scope if scope in key.scopes]
-    return values | {"state": key.state, "scopes": scopes}
+    return values | {"state": key.state, "scopes": in_order(key.scopes)}
 
 
 def _new(made: ApiKey, key: str) -> NewKey:

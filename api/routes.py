@@ -23,6 +23,9 @@ from jobs.services import Services
 from jobs.validation import invalid
 
 Q = TypeVar("Q", bound=BaseModel)
+B = TypeVar("B", bound=BaseModel)
+
+JSON = "application/json"
 
 _JOB_ID = re.compile(r"job_[0-9a-z]{26}")
 LARGEST_POSITION = 2**31 - 1
@@ -60,6 +63,15 @@ class Call(Generic[Q]):
         """Whose jobs the call is about."""
         return self.caller.owner
 
+    def json(self, model: type[B], limit: int, subject: str = "the body") -> B:
+        """Return what a small JSON body says; raise ``RequestError`` where it is none, too large or wrong."""
+        if request.mimetype != JSON:
+            raise RequestError("unsupported_media_type", f"{subject} comes as {JSON}")
+        try:
+            return model.model_validate_json(self.body.read_all(limit, subject))
+        except ValidationError as error:
+            raise invalid(error, subject) from error
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -68,7 +80,7 @@ class Answer:
     status: int
     description: str
     body: type[BaseModel] | None = None
-    media_types: tuple[str, ...] = ("application/json",)
+    media_types: tuple[str, ...] = (JSON,)
     headers: tuple[str, ...] = ()
 
 

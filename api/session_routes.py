@@ -5,17 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 from flask import Response, request
-from pydantic import ValidationError
 
 from api.answers import json_answer
 from api.auth import SESSION_COOKIE, csrf_token
 from api.limiting import check_rate
 from api.origins import refuse_other_sites
 from api.routes import Answer, Call, Media, NoQuery, Route
-from jobs.callers import LOCAL_CALLER, Caller, Scope
+from jobs.callers import LOCAL_CALLER, Caller, in_order
 from jobs.errors import RequestError
 from jobs.records import Session, SignIn
-from jobs.validation import invalid
 
 SIGN_IN_BYTES = 4096
 
@@ -23,12 +21,7 @@ SIGN_IN_BYTES = 4096
 def create_session(call: Call[NoQuery]) -> Response:
     """Begin a browser session: the answer sets a cookie that stands for the key until one of both ends."""
     refuse_other_sites(request)
-    if request.mimetype != "application/json":
-        raise RequestError("unsupported_media_type", "the key comes as application/json")
-    try:
-        given = SignIn.model_validate_json(call.body.read_all(SIGN_IN_BYTES, "the key"))
-    except ValidationError as error:
-        raise invalid(error, "the body") from error
+    given = call.json(SignIn, SIGN_IN_BYTES)
     if not call.services.settings.keys_required:
         return json_answer(_session(LOCAL_CALLER, None))
     caller = call.context.doors.keys.caller(given.key)
@@ -70,7 +63,7 @@ def _cookie(call: Call[NoQuery]) -> str | None:
 def _session(caller: Caller, token: str | None, ends: datetime | None = None) -> Session:
     return Session(
         owner=caller.owner,
-        scopes=[scope for scope in Scope if scope in caller.scopes],
+        scopes=in_order(caller.scopes),
         csrf_token=csrf_token(token) if token else None,
         expires_at=ends or caller.expires_at,
     )

@@ -15,7 +15,7 @@ from cli import options
 from cli.console import print_json, print_table, say
 from cli.embedded import opened_store
 from cli.operate import process_settings
-from jobs.callers import USUAL_SCOPES, Scope, scope_text
+from jobs.callers import USUAL_SCOPES, Scope, in_order, scope_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -163,7 +163,7 @@ def _show_new(made: ApiKey, key: str) -> None:
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:
-    return asdict(key) | {"scopes": sorted(key.scopes), "state": key.state.value}
+    return asdict(key) | {"scopes": in_order(key.scopes), "state": key.state.value}
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:

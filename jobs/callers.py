@@ -61,10 +61,15 @@ LOCAL_CALLER = Caller(LOCAL_OWNER, frozenset(Scope))
 """The one caller of a server that asks for no keys."""
 
 
-def scope_text(scopes: Iterable[Scope]) -> str:
-    """Return scopes as they are kept and shown: in one order, separated by spaces."""
+def in_order(scopes: Iterable[Scope]) -> list[Scope]:
+    """Return scopes as they are shown: each once, in the order of their declaration."""
     given = frozenset(scopes)
-    return " ".join(scope for scope in Scope if scope in given)
+    return [scope for scope in Scope if scope in given]
+
+
+def scope_text(scopes: Iterable[Scope]) -> str:
+    """Return scopes as they are kept: in order, separated by spaces."""
+    return " ".join(in_order(scopes))
 
 
 def read_scopes(text: str) -> frozenset[Scope]:

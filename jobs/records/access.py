@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from jobs.callers import KeyState, Scope
+from jobs.callers import USUAL_SCOPES, KeyState, Scope
 from jobs.limits import RATE_PATTERN
 from jobs.records.given import Body
 
@@ -37,7 +37,7 @@ class KeyRequest(Body):
 
     owner: Owner = Field(description="Who calls with it; jobs belong to owners.")
     label: str = Field("", max_length=200, description="A note for people.")
-    scopes: list[Scope] = Field(default_factory=lambda: [Scope.SUBMIT, Scope.READ], min_length=1)
+    scopes: list[Scope] = Field(default_factory=lambda: list(USUAL_SCOPES), min_length=1)
     expires_in_days: float | None = Field(None, gt=0, le=36500, description="Null: it does not expire.")
     limits: KeyLimits = KeyLimits()
 

@@ -34,7 +34,7 @@ def _round_trip(run: Run, settings: dict[str, str]) -> None:
 
     shown = json.loads(run("keys", "list", "--json", **settings).output)
     assert [(one["id"], one["scopes"], one["state"]) for one in shown["keys"]] == [
-        (key_id, ["read", "submit"], "valid")
+        (key_id, ["submit", "read"], "valid")
     ]
     assert datetime.fromisoformat(shown["keys"][0]["created_at"]).tzinfo is not None
     assert {"owner": "ada", "bucket": "more", "prefix": "", "writable": True} in shown["grants"]
