@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import metadata, options, outputs, resuming
-from cli.console import progress, say, usage_error
+from cli.console import counted, progress, say, usage_error
 from cli.files import find_images
 from cli.local import local_jobs
 from cli.operate import process_settings
@@ -85,7 +85,7 @@ def caption(
     done = resuming.find_done(images, places) if resume else resuming.NOTHING
     left = [image for image in images if image not in done.images]
     if resume:
-        say(f"captionfleet: {len(images) - len(left)} of {len(images)} images have captions already")
+        say(f"captionfleet: {len(images) - len(left)} of {counted(len(images))} captioned already")
     with stopping() as stop:
         items = _caption_all(settings, left, wanted, stop) if left else []
         final = [pair for pair in zip(left, items, strict=True) if pair[1].status in outputs.FINAL]
@@ -95,7 +95,7 @@ def caption(
             unwritten = places.write(final, resuming.merged(done.items, [item for _, item in final]))
         if stop.asked:
             captions = len(done.images) + len(final) - failures
-            say(f"captionfleet: {captions} of {len(images)} images are done; {resuming.advice(places)}")
+            say(f"captionfleet: {captions} of {counted(len(images))} done; {resuming.advice(places)}")
     if failures or unwritten:
         raise typer.Exit(1)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from cli import options, outputs
-from cli.console import print_json, print_table, say, usage_error
+from cli.console import CommandFailed, counted, print_json, print_table, say, usage_error
 from cli.remote import connected
 
 if TYPE_CHECKING:
@@ -95,9 +95,10 @@ def submit(
         asked["webhook_url"] = webhook
     send = plan(sources, asked, _selection(glob, suffix, modified_since))
     with connected() as client:
+        _check_formats(client, output, to)
         job = send(client)
         if wait:
-            say(f"captionfleet: {job.id}: {job.counts.total} images")
+            say(f"captionfleet: {job.id}: {counted(job.counts.total)}")
             job = follow(client, job)
         if output is not None:
             _download(client, job.id, output, outputs.file_format(output), partial=True)
@@ -216,7 +217,7 @@ def _print_submitted(job: Job, as_json: bool) -> None:
 
 def _report_end(job: Job) -> None:
     error = f" ({job.error.message})" if job.error else ""
-    images = f"{job.counts.succeeded} captions, {job.counts.failed} failed"
+    images = f"{counted(job.counts.succeeded, 'caption')}, {job.counts.failed} failed"
     say(f"captionfleet: {job.id} is {job.status}{error}: {images}")
     if job.status != "completed" or job.counts.failed:
         raise typer.Exit(1)

@@ -41,6 +41,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(amount: int, noun: str = "image") -> str:
+    """Return a number with its noun: "1 image", "2 images"."""
+    return f"{amount} {noun}{'' if amount == 1 else 's'}"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows: as a table on a terminal, as tab-separated lines without a heading elsewhere."""
     if not sys.stdout.isatty():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import outputs
-from cli.console import CommandFailed, say
+from cli.console import CommandFailed, counted, say
 from cli.files import find_images
 from cli.operate import process_settings
 
@@ -48,7 +48,8 @@ def demo(
     outputs.check(RESULTS)
     images = find_images([photos or SAMPLES])
     send = plan([str(path) for path in images], {})
-    say(f"Captioning {len(images)} photos of {photos or SAMPLES} through a server on this machine.")
+    amount = counted(len(images), "photo")
+    say(f"Captioning {amount} of {photos or SAMPLES} through a server on this machine.")
     began = time.monotonic()
     with _running_server(settings) as client:
         job = follow(client, send(client))
@@ -56,7 +57,8 @@ def demo(
         outputs.save(RESULTS, client.download(job))
     outputs.show(items)
     failed = outputs.report_failures(items)
-    say(f"{len(items) - failed} captions in {RESULTS.resolve()}, {time.monotonic() - began:.1f} s in all.")
+    captions, seconds = counted(len(items) - failed, "caption"), time.monotonic() - began
+    say(f"{captions} in {RESULTS.resolve()}, {seconds:.1f} s in all.")
     if failed:
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from cli.console import CommandFailed, print_table, printable, say, usage_error
+from cli.console import CommandFailed, counted, print_table, printable, say, usage_error
 
 if TYPE_CHECKING:
     from jobs.records import Item
@@ -100,7 +100,7 @@ def report_failures(items: Iterable[Item]) -> int:
         reason = f"{item.error.message} ({item.error.code})" if item.error else item.status
         say(f"captionfleet: {printable(item.custom_id)}: {reason}")
     if len(failed) > SHOWN_FAILURES:
-        say(f"captionfleet: … and {len(failed) - SHOWN_FAILURES} more images failed")
+        say(f"captionfleet: … and {counted(len(failed) - SHOWN_FAILURES, 'more image')} failed")
     return len(failed)
 
 

@@ -16,7 +16,7 @@ from captionfleet_client import (
     ObjectFilter,
     Prefix,
 )
-from cli.console import CommandFailed, progress, usage_error
+from cli.console import CommandFailed, counted, progress, usage_error
 from cli.files import find_images
 from cli.remote import in_words
 from jobs.image_types import named_like_image
@@ -50,7 +50,7 @@ def plan(sources: Sequence[str], job: JobSettings, selection: ObjectFilter | Non
     if archives and not Path(archives[0]).is_dir():
         return _upload(Archive(archives[0]), job, Path(archives[0]).name)
     images = find_images([Path(source) for source in here])
-    return _upload(Files(images), job, f"{len(images)} images")
+    return _upload(Files(images), job, counted(len(images)))
 
 
 def _upload(source: Files | Archive, job: JobSettings, subject: str) -> Send:

@@ -65,6 +65,28 @@ def test_a_submission_is_repeated_under_its_key_and_says_so(
     assert {came.headers["Authorization"] for came in script.came} == {"Bearer cf_secret"}
 
 
+@pytest.mark.parametrize("place", ["-o out.parquet", "--to s3://results/out.parquet"])
+def test_a_format_that_the_server_does_not_write_is_said_before_anything_is_sent(
+    run: Run, script: Script, photo: Path, place: str
+) -> None:
+    script.answers = [ok({"result_formats": ["jsonl", "csv"]})]
+    ran = run("submit", photo, "--wait", *place.split(), CAPTIONFLEET_URL=script.url)
+    assert ran.status == 1
+    said = "this server writes jsonl, csv, but no parquet (it lacks pyarrow); nothing was sent"
+    assert ran.error == f"{said} (not_acceptable)"
+    assert [came.method for came in script.came] == ["GET"]
+
+
+def test_one_image_is_one(run: Run, script: Script, photo: Path) -> None:
+    counts = {**DONE["counts"], "total": 1, "succeeded": 1}
+    done = job_json(status="completed", error=None, counts=counts)
+    script.answers = [MODELS, ok(done), ok(done, ETag='W/"1"')]
+    ran = run("submit", photo, "--wait", CAPTIONFLEET_URL=script.url)
+    assert ran.status == 0, ran.complaints
+    assert "captionfleet: job_1: 1 image\n" in ran.complaints
+    assert "captionfleet: job_1 is completed: 1 caption, 0 failed\n" in ran.complaints
+
+
 @pytest.mark.parametrize("answer", [None, problem(503, "database_unavailable", Retry_After="1")])
 @pytest.mark.parametrize("command", ["retry job_1", "webhooks rotate", "webhooks redeliver whd_1"])
 def test_a_turn_that_may_have_happened_is_not_repeated(
