@@ -164,6 +164,11 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
+def result_formats() -> list[ResultFormat]:
+    """Return what results can be written as here."""
+    return [form for form in ResultFormat if form is not ResultFormat.PARQUET or can_write_parquet()]
+
+
 def read_results(call: Call[ResultsQuery], job_id: str) -> Response:
     """Download all items as JSON lines, CSV or Parquet, or their captions as text files in a zip file.
 
@@ -171,7 +176,7 @@ def read_results(call: Call[ResultsQuery], job_id: str) -> Response:
     model's own.
     """
     form = call.query.format
-    if form is ResultFormat.PARQUET and not can_write_parquet():
+    if form not in result_formats():
         raise RequestError("not_acceptable", f"{NO_PARQUET}, and start the server again")
     store = call.services.store.jobs
     job, _ = store.get(call.owner, job_id)

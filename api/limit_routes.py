@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Response, g
 
 from api.answers import json_answer
+from api.item_routes import result_formats
 from api.limiting import Standing
 from api.routes import Answer, Call, NoQuery, Route
 from jobs.limits import images_per_job, parse_rate
@@ -29,6 +30,7 @@ def read_limits(call: Call[NoQuery]) -> Response:
             bytes_per_image=settings.max_image_bytes,
             pixels_per_image=settings.max_image_pixels,
             bytes_per_request=settings.max_upload_bytes,
+            result_formats=result_formats(),
         )
     )
 

@@ -107,6 +107,18 @@ def submit(
         _report_end(job)
 
 
+def _check_formats(client: Client, output: Path | None, to: str | None) -> None:
+    """Learn before anything is sent whether the server writes what is asked for: Parquet takes a package."""
+    if not any(str(place).lower().endswith(".parquet") for place in (output, to)):
+        return
+    # A server of an older version does not say.
+    formats = client.call("GET", "/v1/limits").get("result_formats", ["parquet"])
+    if "parquet" not in formats:
+        others = ", ".join(formats)
+        message = f"this server writes {others}, but no parquet (it lacks pyarrow); nothing was sent"
+        raise CommandFailed(f"{message} (not_acceptable)")
+
+
 def _selection(glob: str | None, suffixes: list[str] | None, since: datetime | None) -> ObjectFilter:
     modified = since.replace(tzinfo=UTC).isoformat() if since else None
     given = {"glob": glob, "suffixes": suffixes, "modified_since": modified}

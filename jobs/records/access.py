@@ -116,6 +116,7 @@ class LimitList(BaseModel):
     bytes_per_image: int
     pixels_per_image: int
     bytes_per_request: int
+    result_formats: list[str] = Field(description="What results can be downloaded as, and written to S3 as.")
 
 
 class SignIn(Body):

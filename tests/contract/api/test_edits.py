@@ -186,7 +186,9 @@ def test_parquet_without_its_package_says_how_to_get_it(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = client.job(*photos(1))
+    assert client.get("/v1/limits").json["result_formats"] == ["jsonl", "csv", "parquet", "txt.zip"]
     monkeypatch.setattr("jobs.results.find_spec", lambda _: None)
+    assert client.get("/v1/limits").json["result_formats"] == ["jsonl", "csv", "txt.zip"]
     answer = client.get(job["links"]["results"] + "?format=parquet&partial=1")
     refused(answer, "not_acceptable", "pip install -c requirements.lock pyarrow")
 
