@@ -67,7 +67,8 @@ class LocalJobs:
         jobs = self._services.store.jobs
         job_id = self._submit(images)
         if not self._follow(job_id, advance, stop):
-            jobs.cancel(LOCAL_OWNER, job_id)
+            # What is in hand ends as captions, for some seconds; a canceled job's would be thrown away.
+            self._worker.stop()
         items = [item for page in jobs.results(LOCAL_OWNER, job_id) for item in page]
         jobs.delete(LOCAL_OWNER, job_id)
         return items

@@ -61,12 +61,17 @@ class EmbeddedWorker:
         return self._loaded.wait(timeout_s) and self.ready
 
     def stop(self) -> None:
-        """Finish the chunks in hand or hand them back, within about ten seconds."""
+        """Finish the chunks in hand or hand them back, within about ten seconds; once more does nothing."""
+        self._stop(GRACE_S)
+
+    def _stop(self, grace_s: float) -> None:
         self._stopping.set()
         self._loader.join()
-        deadline = time.monotonic() + GRACE_S
-        for pipeline in self._pipelines:
-            pipeline.stop(max(0.0, deadline - time.monotonic()))
+        deadline = time.monotonic() + grace_s
+        while self._pipelines:
+            self._pipelines[-1].stop(max(0.0, deadline - time.monotonic()))
+            # Not before: an impatient second Ctrl-C ends the wait, and leaves the rest to be stopped again.
+            self._pipelines.pop()
 
     def __enter__(self) -> Self:
         self.start()
@@ -75,7 +80,7 @@ class EmbeddedWorker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self._stop(0.0 if kind is KeyboardInterrupt else GRACE_S)
 
     def _load(self) -> None:
         try:
