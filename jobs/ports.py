@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import sys
@@ -19,9 +20,13 @@ BACKLOG = 2048
 METRICS_PATH = "/metrics"
 # A client that is slower is let go; one is served at a time.
 SCRAPE_S = 5.0
+OURS = "CAPTIONFLEET"
+# Below them only root may listen.
+FREE_PORTS = 1024
+SUGGESTED = 20
 
 
-def open_listener(host: str, port: int, variables: str = "CAPTIONFLEET") -> socket.socket:
+def open_listener(host: str, port: int, variables: str = OURS) -> socket.socket:
     """Return a listening socket; raise ``StartupError`` in one line that names the setting to change."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -35,9 +40,32 @@ def open_listener(host: str, port: int, variables: str = "CAPTIONFLEET") -> sock
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        message = f"{variables}_PORT={port} on {host} cannot be used: {error.strerror or error}"
+        reason = f"{variables}_PORT={port} on {host} cannot be used: {error.strerror or error}"
+        message = f"{reason}{_advice(error, listener.family, host, port, variables)}"
         raise StartupError("configuration_invalid", message) from error
     return listener
+
+
+def _advice(error: OSError, family: int, host: str, port: int, variables: str) -> str:
+    """Return the end of a sentence that says what to do: mostly to take another port, which is free now."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"; {variables}_HOST={host} is no address of this machine"
+    # 8080 instead of 80, and 8443 instead of 443.
+    first = port + 1 if port >= FREE_PORTS else 8000 + port
+    for other in range(first, min(first + SUGGESTED, 65536)):
+        if _is_free(family, host, other):
+            option = f"`--port {other}`, or " if variables == OURS else ""
+            return f"; another one is free: {option}{variables}_PORT={other}"
+    return ""
+
+
+def _is_free(family: int, host: str, port: int) -> bool:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def open_metrics_listener(settings: Settings) -> socket.socket | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -47,8 +48,8 @@ def _files(tmp_path: Path) -> None:
         ("caption photo.jpg -o folder.jsonl", "folder.jsonl cannot be written: it is a folder"),
         ("caption photo.jpg --sidecar xml", "Invalid value for '--sidecar'"),
         ("caption photo.jpg --num-beams 9", "Invalid value for '--num-beams'"),
-        ("caption photo.jpg --resume", "--resume needs `-o FILE.jsonl` or --sidecar"),
         (f"caption photo.jpg --prompt {'x' * 1025}", "the options: prompt: string should have at most 1024"),
+        ("caption photo.jpg --resume", "--resume needs `-o FILE.jsonl` or --sidecar"),
         ("caption photo.jpg --resume -o x.csv", "--resume needs `-o FILE.jsonl` or --sidecar"),
         ("caption photo.jpg --resume --in-place", "--resume needs `-o FILE.jsonl` or --sidecar"),
         ("caption photo.jpg --resume --sidecar txt --overwrite", "choose one"),
@@ -142,6 +143,9 @@ def test_a_port_in_use(run: Run, tmp_path: Path) -> None:
     assert ran.status == 2
     assert ran.error.startswith(f"CAPTIONFLEET_PORT={port} on 127.0.0.1 cannot be used: ")
     assert not (tmp_path / "data").exists()
+    found = re.search(r"; another one is free: `--port (\d+)`, or CAPTIONFLEET_PORT=\1$", ran.error)
+    assert found, ran.error
+    socket.create_server(("127.0.0.1", int(found[1]))).close()
 
 
 def test_an_address_of_another_machine(run: Run) -> None:
