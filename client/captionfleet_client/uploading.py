@@ -64,7 +64,8 @@ class DirectUpload:
             {"name": as_text(file.path.name), "content_type": _image_type(file.path), "size": file.size}
             for file in files
         ]
-        # Announced twice and used once does no harm: the server forgets the rest.
+        # May be repeated: what is announced twice and used once is forgotten by the server. Towards
+        # bytes_per_day the sizes count twice, though, as they do where an address has expired.
         request = Request("POST", "/v1/uploads", body=json_body({"files": described}))
         answer = await self._connection.json(request)
         try:
