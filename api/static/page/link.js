@@ -86,8 +86,12 @@ export async function read(path, options = {}) {
 }
 
 /** Send JSON and return the JSON that comes back. */
-export async function sendJson(path, body, { method = "POST", headers = {}, signal } = {}) {
-  const typed = { ...headers, "Content-Type": "application/json" };
-  const response = await ask(path, { method, headers: typed, body: JSON.stringify(body), signal });
+export async function sendJson(path, body, { headers = {}, ...rest } = {}) {
+  return send(path, JSON.stringify(body), { headers: { ...headers, "Content-Type": "application/json" }, ...rest });
+}
+
+/** Send a body and return the JSON that comes back. */
+export async function send(path, body, { method = "POST", headers = {}, signal } = {}) {
+  const response = await ask(path, { method, headers, body, signal });
   return response.json();
 }

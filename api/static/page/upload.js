@@ -1,7 +1,7 @@
 /** Photos on their way into the object store: a few at a time, each tried again by itself. */
 
 import { Problem, Unreachable } from "./calls.js";
-import { ask, link, read, sendJson } from "./link.js";
+import { ask, link, read, send, sendJson } from "./link.js";
 
 const LANES = 4;
 const ANNOUNCED_AT_ONCE = 50;
@@ -16,6 +16,8 @@ const CLOSED =
   "address into the bucket (CORS).";
 // "Not now" is no fault of the photo's.
 const BUSY = new Set([429, 503]);
+// What the server reads of a JSON request; a longer list goes as lines, which it reads one by one.
+const JSON_BYTES = 8 * 1024 * 1024;
 const TYPE = /^image\/[a-zA-Z0-9.+-]{1,100}$/;
 
 /** Why a photo could not be sent. */
@@ -153,8 +155,18 @@ export class Upload {
 
 /** Make one job of sent parcels, or of whatever else `body` names; a repeated call makes no second one. */
 export async function makeJob(body, key, signal) {
-  const headers = { "Idempotency-Key": key };
-  return patiently((within) => sendJson("/v1/jobs", body, { headers, signal: within }), signal);
+  const { path, type, text } = jobRequest(body);
+  const headers = { "Idempotency-Key": key, "Content-Type": type };
+  return patiently((within) => send(path, text, { headers, signal: within }), signal);
+}
+
+/** Metadata has no place beside lines: a job of that many photos goes by their number instead of its title. */
+function jobRequest(body) {
+  const json = new Blob([JSON.stringify(body)]);
+  if (json.size <= JSON_BYTES || !body.images) return { path: "/v1/jobs", type: "application/json", text: json };
+  const lines = body.images.map((image) => `${JSON.stringify(image)}\n`);
+  const path = `/v1/jobs?${new URLSearchParams(body.options)}`;
+  return { path, type: "application/x-ndjson", text: new Blob(lines) };
 }
 
 /** Like crypto.randomUUID, which plain-http servers in the home network do not get from the browser. */

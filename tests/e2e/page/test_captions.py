@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 
@@ -167,6 +168,30 @@ def test_addresses_make_a_job_whose_failures_say_why(home: Page, server: Server)
     reason = "The service does not fetch from this address, which is not a public one."
     wait_until(lambda: home.locator(".card .reason").all_inner_texts() == [reason, reason])
     assert home.locator("h1").inner_text() == "a.jpg and 1 more"
+
+
+def test_a_drop_too_large_for_one_json_request_becomes_a_job_all_the_same(
+    home: Page, server: Server, photos: list[Path]
+) -> None:
+    files = [{"name": photo.name, "size": photo.stat().st_size} for photo in photos[:2]]
+    announced = httpx.post(f"{server.url}/v1/uploads", json={"files": files}).raise_for_status().json()
+    for photo, target in zip(photos, announced["data"], strict=False):
+        httpx.put(target["url"], content=photo.read_bytes(), headers=target["headers"]).raise_for_status()
+    named = [{"upload_id": target["id"], "custom_id": target["name"]} for target in announced["data"]]
+    # What 78,000 photos need, without them: the module that sends drops, and a title of that length.
+    job = home.evaluate(
+        """async (images) => {
+          const { makeJob, randomKey } = await import("/static/page/upload.js");
+          const metadata = { title: "x".repeat(8 * 1024 * 1024) };
+          const body = { images, options: { num_beams: 1 }, metadata };
+          return makeJob(body, randomKey(), new AbortController().signal);
+        }""",
+        named,
+    )
+    assert (job["source"], job["counts"]["total"], job["options"]["num_beams"]) == ("manifest", 2, 1)
+    home.goto(f"{server.url}/#/jobs/{job['id']}")
+    wait_for_state(home, "Finished · 2 of 2 photos captioned")
+    assert home.locator("h1").inner_text() == "2 photos"
 
 
 def test_options_are_sent_kept_and_reset(home: Page, server: Server, photos: list[Path]) -> None:
