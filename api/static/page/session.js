@@ -61,13 +61,24 @@ class Session extends EventTarget {
   /** End the session, and forget everything the page shows. */
   async end() {
     try {
-      await call(PATH, { method: "DELETE", headers: this.proof });
+      await this.#endHere();
     } catch (error) {
       // One that has ended already is as good.
       if (error.status !== 401) throw error;
     }
     location.hash = "#/";
     location.reload();
+  }
+
+  /** Another tab may have signed in anew: then the proof is of the session before, and is learnt once more. */
+  async #endHere() {
+    try {
+      await call(PATH, { method: "DELETE", headers: this.proof });
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      await this.load();
+      await call(PATH, { method: "DELETE", headers: this.proof });
+    }
   }
 
   /** Note what the server said of the session. */

@@ -16,7 +16,7 @@ from tests.processes import Process, reserve_port, scratch_folder, wait_until
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from tests.servers import S3, Redis
+    from tests.servers import S3, Postgres, Redis
 
 
 class Deployment:
@@ -45,12 +45,16 @@ class Deployment:
         return ran.output.strip()
 
 
-@pytest.fixture
-def deployment(postgres_url: str, redis_server: Redis) -> Iterator[Deployment]:
+@pytest.fixture(scope="module")
+def deployment(postgres: Postgres) -> Iterator[Deployment]:
     """A deployment whose bucket lets its page in."""
     port = reserve_port()
-    with servers.run_s3("--allow-origin", f"http://localhost:{port}") as s3:
-        deployment = Deployment(postgres_url, redis_server, s3, port)
+    with (
+        postgres.database() as url,
+        servers.run_redis() as redis,
+        servers.run_s3("--allow-origin", f"http://localhost:{port}") as s3,
+    ):
+        deployment = Deployment(url, redis, s3, port)
         deployment.run("migrate")
         try:
             for process in deployment.processes:
@@ -100,6 +104,61 @@ def test_a_key_opens_the_page_and_photos_go_straight_to_the_bucket(
     assert page.locator(".card").count() == 0
     assert page.context.cookies() == []
     watch.check(deployment.url, deployment.s3.endpoint)
+
+
+def test_a_folder_of_a_bucket_is_typed_and_captioned(
+    page: Page, watch: Watch, deployment: Deployment, photos: list[Path]
+) -> None:
+    watch.expected = ("status of 401", "status of 403")
+    bucket, s3 = deployment.s3.new_bucket(), deployment.s3.client()
+    for key in ("2024/dog.jpg", "2024/farm/cow.jpg", "2024-old/cat.jpg"):
+        s3.upload_file(str(photos[0].with_name("dog.jpg")), bucket, key)
+    s3.put_object(Bucket=bucket, Key="2024/notes.txt", Body=b"not a photo")
+    s3.close()
+    key = deployment.run("keys", "create", "--owner", "bob", "--grant", f"s3://{bucket}/2024/").split()[-1]
+    wait_until(lambda: _opens(page, deployment.url), 60, "the page")
+    _sign_in(page, key)
+
+    _name(page, f"s3://{bucket}/2024-old")
+    page.get_by_role("alert").filter(has_text="The server does not allow this.").wait_for()
+    page.get_by_role("button", name="Never mind").click()
+    _name(page, f"s3://{bucket}/2024")
+    page.wait_for_url("**/#/jobs/*")
+    wait_for_state(page, "Finished · 2 of 2 photos captioned")
+    captions = [text.strip() for text in page.locator(".card .caption").all_text_contents()]
+    assert captions == ["a brown and black dog is running through the grass"] * 2
+    assert page.locator("h1").inner_text() == f"s3://{bucket}/2024"
+    wait_until(lambda: page.locator(".card img").count() == 2, what="the photos, from their own bucket")
+    watch.check(deployment.url, deployment.s3.endpoint)
+
+
+def test_signing_out_ends_a_session_that_another_tab_began(
+    page: Page, watch: Watch, deployment: Deployment
+) -> None:
+    watch.expected = ("status of 401",)
+    key = deployment.run("keys", "create", "--owner", "eve").split()[-1]
+    wait_until(lambda: _opens(page, deployment.url), 60, "the page")
+    _sign_in(page, key)
+    page.get_by_role("button", name="Sign out").wait_for()
+    other = page.context.new_page()
+    other.goto(deployment.url)
+    other.get_by_role("button", name="Sign out").click()
+    _sign_in(other, key)
+    other.get_by_role("button", name="Sign out").wait_for()
+
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("API key").wait_for()
+    assert page.context.cookies() == []
+    other.reload()
+    other.get_by_label("API key").wait_for()
+    other.close()
+    watch.check(deployment.url)
+
+
+def _name(page: Page, address: str) -> None:
+    page.get_by_role("button", name="Web or S3 addresses").click()
+    page.get_by_label("Addresses, one a line").fill(address)
+    page.get_by_role("button", name="Caption them").click()
 
 
 def _opens(page: Page, url: str) -> bool:
