@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -81,13 +82,15 @@ class Either:
 
     def __init__(self, kind: str, url: str, **settings: Any) -> None:
         self._runner = asyncio.Runner() if kind == "async" else None
+        # In a thread of its own: a browser that other tests drive keeps a loop running in the main one.
+        self._thread = ThreadPoolExecutor(1)
         self._client = AsyncClient(url, **settings) if self._runner else Client(url, **settings)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*words: Any, **settings: Any) -> Any:
             value = getattr(self._client, name)(*words, **settings)
             if self._runner is not None:
-                return self._runner.run(_awaited(value))
+                return self._thread.submit(self._runner.run, _awaited(value)).result()
             return list(value) if isinstance(value, Iterator) else value
 
         return call
@@ -97,7 +100,8 @@ class Either:
             self.close()
         else:
             self.aclose()
-            self._runner.close()
+            self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
 
 
 async def _awaited(value: Any) -> Any:
