@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from itertools import chain, count
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -21,7 +21,9 @@ from jobs.zips import ZipStream
 _PART_BYTES = 200
 # Of Windows: characters with a meaning, and names of devices, whatever their endings.
 _MEANT = re.compile(r'[<>:"|?*]')
-_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?=$|[. ])")
+_DEVICES = re.compile(r"(?i)\A(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?=$|[. ])")
+# Gives back what is new of a JSON list of names.
+_TAKE = "INSERT OR IGNORE INTO names SELECT value FROM json_each(?) RETURNING name"
 # Characters that XML 1.0 cannot hold.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -64,10 +66,9 @@ def text_zip(pages: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
     with ZipStream(datetime.now(UTC)) as zipped, closing(_Names()) as names:
         for items in pages:
             captioned = [item for item in items if shown_caption(item)]
-            yield b"".join(
-                zipped.member(names.member(item["name"], item["position"]), sidecar("txt", item))
-                for item in captioned
-            )
+            members = names.members([(item["name"], item["position"]) for item in captioned])
+            contents = (sidecar("txt", item) for item in captioned)
+            yield b"".join(map(zipped.member, members, contents))
         yield from zipped.end()
 
 
@@ -83,31 +84,39 @@ class _Names:
     def close(self) -> None:
         self._database.close()
 
-    def member(self, name: str, position: int) -> str:
-        """Return a safe name like the image's; the position makes a second one of that name unique."""
-        stem = safe_stem(name) or f"image-{position}"
-        candidates = (f"{stem}.txt", f"{stem}-{position}.txt")
-        for candidate in candidates:
-            if self._take(candidate):
-                return candidate
-        number = 2
-        while not self._take(f"{stem}-{position}-{number}.txt"):
-            number += 1
-        return f"{stem}-{position}-{number}.txt"
+    def members(self, images: Sequence[tuple[str, int]]) -> list[str]:
+        """Return a safe name like each image's; the position makes a second one of that name unique."""
+        stems = [safe_stem(name) or f"image-{position}" for name, position in images]
+        new = self._take([f"{stem}.txt" for stem in stems])
+        return [
+            f"{stem}.txt" if first else self._another(f"{stem}-{position}")
+            for stem, first, (_, position) in zip(stems, new, images, strict=True)
+        ]
 
-    def _take(self, name: str) -> bool:
+    def _another(self, stem: str) -> str:
+        numbered = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        return next(name for name in (f"{stem}.txt" for stem in numbered) if self._take([name])[0])
+
+    def _take(self, names: Sequence[str]) -> list[bool]:
+        """Take those names that are new, in one statement; say of each whether it was."""
         # Some file systems tell neither case nor composed characters apart.
-        key = unicodedata.normalize("NFC", name.casefold())
-        return self._database.execute("INSERT OR IGNORE INTO names VALUES (?)", (key,)).rowcount == 1
+        keys = [unicodedata.normalize("NFC", name.casefold()) for name in names]
+        new = {key for (key,) in self._database.execute(_TAKE, (orjson.dumps(keys).decode(),))}
+        taken = []
+        for key in keys:
+            taken.append(key in new)
+            # Of equal names the first is the new one.
+            new.discard(key)
+        return taken
 
 
 def safe_stem(name: str) -> str:
     """Return a relative path without the image's ending that any system can unpack; may be empty."""
-    path = PurePosixPath(clean_path(name))
-    parts = [*path.parts[:-1], path.stem if path.name else ""]
-    return "/".join(kept for part in parts if (kept := _safe_part(part)))
+    folders, slash, last = clean_path(name).rpartition("/")
+    stem = last[: last.rindex(".")] if "." in last[1:] else last
+    return "/".join(kept for part in f"{folders}{slash}{stem}".split("/") if (kept := _safe_part(part)))
 
 
 def _safe_part(part: str) -> str:
     plain = _MEANT.sub("_", part).encode("utf-8", "replace")[:_PART_BYTES].decode(errors="ignore")
-    return _DEVICES.sub(r"\1_", plain.rstrip(". "), count=1) if _DEVICES.match(plain) else plain.rstrip(". ")
+    return _DEVICES.sub(r"\1_", plain.rstrip(". "))
