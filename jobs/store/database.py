@@ -58,6 +58,9 @@ class Database:
 
     def __init__(self, engine: Engine, lock: IO[str] | None = None) -> None:
         self.engine = engine
+        # There each statement sees a state of its own in a transaction, too (read committed): beginning and
+        # ending one would only be two more questions. On SQLite a transaction is one state.
+        self._reader = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
         self._lock = lock
 
     @property
@@ -75,8 +78,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent read."""
-        with _translated(), self.engine.connect() as connection, connection.begin():
+        """Reading: of one state on SQLite, of one for each statement on PostgreSQL."""
+        with _translated(), self._reader.connect() as connection, connection.begin():
             yield connection
 
     def now(self, seconds: float = 0) -> ColumnElement[datetime]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, case, exists, func, insert, or_, select, update
 
 from jobs.errors import RequestError
 from jobs.limits import NO_LIMITS, Limits
@@ -36,6 +36,13 @@ _SHOWN = select(
     _IN_HAND.scalar_subquery().label("in_hand"),
     exists().where(OutputRow.job_id == JobRow.id).label("has_output"),
 )
+# Put together once: that takes longer than to answer it.
+_OWN = (
+    JobRow.id == bindparam("job_id"),
+    JobRow.owner == bindparam("owner"),
+    JobRow.deleted_at.is_(None),
+)
+_SHOWN_OWN, _JOB_OWN = _SHOWN.where(*_OWN), select(JobRow).where(*_OWN)
 
 
 class JobStore:
@@ -47,7 +54,7 @@ class JobStore:
     def get(self, owner: str, job_id: str) -> tuple[Job, int]:
         """Return a job and its version, in constant time; raise ``RequestError`` job_not_found."""
         with self._database.read() as connection:
-            row = self._found(connection, _SHOWN, owner, job_id)
+            row = self._found(connection, _SHOWN_OWN, owner, job_id)
             output = output_states(connection, [job_id])[job_id] if row.has_output else None
             return to_job(row, row.in_hand, output), row.version
 
@@ -240,11 +247,10 @@ class JobStore:
             )
 
     def _find(self, connection: Connection, owner: str, job_id: str) -> Row[Any]:
-        return self._found(connection, select(JobRow), owner, job_id)
+        return self._found(connection, _JOB_OWN, owner, job_id)
 
     def _found(self, connection: Connection, query: Select[Any], owner: str, job_id: str) -> Row[Any]:
-        own = (JobRow.id == job_id, JobRow.owner == owner, JobRow.deleted_at.is_(None))
-        row = connection.execute(query.where(*own)).first()
+        row = connection.execute(query, {"job_id": job_id, "owner": owner}).first()
         if row is None:
             raise RequestError("job_not_found", f"there is no job {job_id}")
         return row

@@ -39,7 +39,7 @@ class Plans:
         try:
             if not self._sqlite:
                 # A small table is read whole for speed; here that is to show only where no index serves.
-                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+                connection.exec_driver_sql("SET enable_seqscan = off")
             given = parameters[0] if isinstance(parameters, list) else parameters
             verb = "EXPLAIN QUERY PLAN" if self._sqlite else "EXPLAIN"
             rows = connection.exec_driver_sql(f"{verb} {statement}", given)
@@ -116,3 +116,21 @@ def test_nothing_reads_a_whole_table(store: Store, busy: str) -> None:
     for work in (read_status, claim_and_record, list_items, sweep, cancel):
         with no_scans(store):
             work(store, busy)
+
+
+def test_a_status_is_one_question(store: Store) -> None:
+    job_id = new_job(store, 300)
+    claim(store, job_id, 0)
+    states: list[str] = []
+
+    def note(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            driver: Any = connection.connection.dbapi_connection
+            states.append("IDLE" if store.database.is_sqlite else driver.info.transaction_status.name)
+
+    event.listen(store.database.engine, "after_cursor_execute", note)
+    job, _ = store.jobs.get("ann", job_id)
+    event.remove(store.database.engine, "after_cursor_execute", note)
+    assert job.counts.running
+    # Where a BEGIN went to PostgreSQL before it, a COMMIT would follow: each is a way there and back.
+    assert states == ["IDLE"]
