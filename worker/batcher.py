@@ -20,6 +20,8 @@ from worker.watchdog import Watchdog
 # a small job; for a large one full batches are worth more, and while it waits its decoding has the cores.
 FAST_PATIENCE_S = 0.02
 BULK_PATIENCE_S = 0.25
+# What part of a batch large jobs fill where a small one is in it: it is to end soon.
+FILLED = 4
 # Decoded images that may wait, in batches: enough that the next batch is full when this one ends.
 BATCHES_AHEAD = 2
 
@@ -61,8 +63,8 @@ class Batcher:
     """Gives every submitted image a future: captions, best first, or ``ItemError``.
 
     One thread runs the captioner. Images join a batch when their resolved options are equal; those of small
-    jobs (``fast``) go first. A batch starts when it is full, when nothing more is on its way, or when its
-    oldest image has waited long enough.
+    jobs (``fast``) go first, and large ones fill no more than a quarter of their batch. A batch starts when
+    it is full, when nothing more is on its way, or when its oldest image has waited long enough.
     """
 
     def __init__(self, captioner: Captioner, *, batch_size: int, forward_limit_s: float) -> None:
@@ -169,7 +171,8 @@ class Batcher:
         if waiting < limit and lane.coming[options] and patience > 0:
             return [], patience
         batch = self._fast.take(options, limit)
-        return batch + self._bulk.take(options, limit - len(batch)), None
+        most = limit // FILLED if batch else limit
+        return batch + self._bulk.take(options, most - len(batch)), None
 
     def _set_clock(self) -> None:
         """Start the clock of busy time with the first image in sight, stop it with the last."""
