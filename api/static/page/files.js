@@ -1,9 +1,8 @@
 /** From what was dropped, pasted or chosen to the photos worth sending. */
 
-import { addressesIn } from "./sources.js";
+import { PHOTO, addressesIn } from "./sources.js";
 import { count } from "./words.js";
 
-const PHOTO = /\.(jpe?g|jfif|png|webp|gif|apng|bmp|tiff?|avif|hei[cf])$/i;
 const order = new Intl.Collator("en", { numeric: true });
 
 /** Read a drop: files, and everything in folders, whatever their depth; each as `{file, path}`. */

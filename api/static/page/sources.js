@@ -1,6 +1,7 @@
 /** From addresses that somebody typed or pasted to a job's sources. */
 
-const IMAGE = /\.(jpe?g|jfif|png|webp|gif|apng|bmp|tiff?|avif|hei[cf])$/i;
+/** What a photo's name ends with, here as on the server. */
+export const PHOTO = /\.(jpg|jpeg|jpe|jfif|png|apng|gif|bmp|dib|tif|tiff|webp|avif|heic|heif|hif)$/i;
 const LIST = /\.(csv|ndjson|jsonl)$/i;
 const ADDRESS = /^(https?:\/\/[^\s/]+\S*|s3:\/\/[a-z0-9][a-z0-9.-]+[a-z0-9]\/\S*)$/;
 
@@ -37,7 +38,7 @@ function linesOf(text) {
 }
 
 function isPrefix(line) {
-  return line.startsWith("s3:") && (line.endsWith("/") || (!IMAGE.test(line) && !LIST.test(line)));
+  return line.startsWith("s3:") && (line.endsWith("/") || (!PHOTO.test(line) && !LIST.test(line)));
 }
 
 /** Without the slash its neighbours would come along: `2024-old/` with `2024`. */

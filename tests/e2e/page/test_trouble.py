@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.errors import REQUEST_STATUS, BrokerUnavailable, DatabaseUnavailable, ItemCode, StorageUnavailable
+from jobs.image_types import SUFFIXES
 from tests.e2e.page.serving import (
     Server,
     Watch,
@@ -197,6 +198,12 @@ def test_a_server_without_streams_is_asked_instead(page: Page, server: Server, w
     choose(page, *many(6))
     wait_for_state(page, "Finished · 6 of 6 photos captioned")
     watch.check(server.url)
+
+
+def test_page_and_server_take_the_same_names_for_photos() -> None:
+    script = Path("api/static/page/sources.js").read_text()
+    (endings,) = re.findall(r"PHOTO = /\\\.\(([a-z|]+)\)\$/i;", script)
+    assert {f".{ending}" for ending in endings.split("|")} == SUFFIXES
 
 
 def test_every_code_has_plain_words() -> None:
