@@ -48,7 +48,6 @@ Overwrite = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Skip what FILE.jsonl has captions for, or else sidecars or copies.")
 ]
-AsLines = Annotated[bool, typer.Option("--json", help="Print results as JSON lines.")]
 
 
 def caption(
@@ -59,7 +58,7 @@ def caption(
     in_place: InPlace = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
-    as_json: AsLines = False,
+    as_json: options.AsLines = False,
     model: options.Model = None,
     num_beams: options.NumBeams = None,
     num_captions: options.NumCaptions = None,

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from cli import options
 from cli.console import printable
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Finding:
     mend: str = ""
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(as_json: options.AsJson = False) -> None:
     """Check settings, database, broker, storage, model, device and machine; say what to mend."""
     found: list[Finding] = []
     for finding in examine():

@@ -31,6 +31,7 @@ Temperature = Annotated[float | None, typer.Option(min=0.1, max=2, help="Sample;
 Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Of sampling.", show_default="0")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, …", show_default="auto")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsLines = Annotated[bool, typer.Option("--json", help="Print results as JSON lines.")]
 
 
 class SidecarKind(StrEnum):

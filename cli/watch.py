@@ -33,7 +33,7 @@ def watch(
         Path | None, typer.Option("--output", "-o", help="Append results to this FILE.jsonl.")
     ] = None,
     sidecar: options.Sidecar = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON lines.")] = False,
+    as_json: options.AsLines = False,
     interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
     settle: Annotated[
         float, typer.Option(min=0, max=3600, help="Seconds a file must stay as it is before it is taken.")
