@@ -41,19 +41,26 @@ class Places:
     def write(self, final: Sequence[tuple[Path, Item]], items: Sequence[Item]) -> int:
         """Write the results of these images, and all ``items`` into the file; return how many writes failed.
 
-        The file comes last, since a later run takes what is in it for done; it is written in any case.
+        The file comes last, since a later run takes what is in it for done. One that no run goes on with is
+        written in any case: captions are not to be lost with a sidecar.
         """
-        failed = 0
         try:
-            if self.sidecar is not None:
-                failed = outputs.write_sidecars(final, self.sidecar, overwrite=self.overwrite)
-            if self.described:
-                failed += write_metadata(
-                    final, self.described, in_place=self.in_place, overwrite=self.overwrite
-                )
-        finally:
-            if self.output is not None:
+            failed = self._write_beside(final)
+        except BaseException:
+            if self.output is not None and outputs.file_format(self.output) != "jsonl":
                 outputs.write(self.output, items)
+            raise
+        if self.output is not None:
+            outputs.write(self.output, items)
         if self.on_screen:
             outputs.show([item for _, item in final], as_json=self.as_json)
+        return failed
+
+    def _write_beside(self, final: Sequence[tuple[Path, Item]]) -> int:
+        """Write sidecars and descriptions; return how many could not be."""
+        failed = 0
+        if self.sidecar is not None:
+            failed = outputs.write_sidecars(final, self.sidecar, overwrite=self.overwrite)
+        if self.described:
+            failed += write_metadata(final, self.described, in_place=self.in_place, overwrite=self.overwrite)
         return failed

@@ -87,3 +87,14 @@ def test_images_that_share_a_sidecar_are_named(tmp_path: Path, capsys: pytest.Ca
     assert outputs.write_sidecars(results, "txt", overwrite=False) == 1
     assert "a.png has no sidecar: a.txt is a.jpg's" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_sidecar_that_cannot_be_written_is_not_taken_for_done(tmp_path: Path, kind: str) -> None:
+    """A run that goes on with the file writes it; a file that none goes on with has the captions at least."""
+    output = tmp_path / f"x.{kind}"
+    # With the longer ending the name is longer than any may be.
+    image = tmp_path / ("n" * 251 + ".jpg")
+    with pytest.raises(OSError, match="too long"):
+        Places(output, "json").write([(image, item(0))], [item(0)])
+    assert output.exists() == (kind == "csv")
