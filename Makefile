@@ -22,7 +22,7 @@ TEST_PROCESSES := 2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 demo: setup ## Caption the sample photos, or PHOTOS=folder, end to end on this machine
 	@$(BIN)/captionfleet demo $(if $(PHOTOS),"$(PHOTOS)")
@@ -138,6 +138,6 @@ while kill -0 $$pid 2>/dev/null; do \
   elif [ $$((seconds % 20)) -eq 19 ]; then printf '  %3d s  %3d packages  %s\n' $$seconds $$(grep -c '^Collecting' $$log) "$$doing"; fi; \
   sleep 1; seconds=$$((seconds + 1)); \
 done; \
-wait $$pid || { echo; tail -n 20 $$log >&2; echo "error: pip failed; the whole log is in $$log" >&2; exit 1; }; \
+wait $$pid || { echo; tail -n 20 $$log >&2; echo "error: pip failed, as said above (can this machine reach the package index?); the whole log is in $$log" >&2; exit 1; }; \
 if [ -t 1 ]; then printf '\r%95s\r' ''; fi; echo "Installed in $$seconds s"
 endef

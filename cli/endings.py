@@ -72,7 +72,9 @@ def _expected(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, CaptionfleetError | ModelError):
         return str(error), 1
     if isinstance(error, OSError) and error.errno in _MENDS:
-        where = f"{error.filename}: " if error.filename else ""
+        # Of two files, as in copying, the second one is written.
+        name = error.filename2 or error.filename
+        where = f"{name}: " if name else ""
         return f"{where}{(error.strerror or str(error)).lower()}; {_MENDS[error.errno]}", 1
     return None
 

@@ -72,4 +72,5 @@ def _is_image(path: Path) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    raise usage_error(f"{error.filename} cannot be read: {(error.strerror or str(error)).lower()}")
+    reason = (error.strerror or str(error)).lower()
+    raise usage_error(f"{error.filename} cannot be read: {reason}; allow that, or name what lies beside it")

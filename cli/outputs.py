@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".zip": "txt.zip"}
 SHOWN_FAILURES = 20
 FINAL = ("succeeded", "failed")
+# A block of a disk.
+TRIED_BYTES = 4096
 
 
 def text_of(path: str | os.PathLike[str]) -> str:
@@ -45,8 +47,8 @@ def check_format(path: Path) -> None:
         raise usage_error(NO_PARQUET)
 
 
-def check(path: Path) -> None:
-    """Raise ``CommandFailed`` unless a file can be written there; said before the work, not after it."""
+def check(path: Path, *, grows: bool = False) -> None:
+    """Raise ``CommandFailed`` unless a file can be written there, or grow; said before the work."""
     reason = None
     if path.is_dir():
         reason = "it is a folder"
@@ -54,10 +56,32 @@ def check(path: Path) -> None:
         reason = "it is no file"
     elif not path.parent.is_dir():
         reason = "no such folder"
-    elif not os.access(path if path.exists() else path.parent, os.W_OK):
-        reason = "permission denied"
+    else:
+        reason = _unwritable(path, grows)
     if reason is not None:
-        raise usage_error(f"{path} cannot be written: {reason}")
+        raise usage_error(f"{path} cannot be written: {reason}; choose another place")
+
+
+def _unwritable(path: Path, grows: bool) -> str | None:
+    """Return why nothing can be written there; only trying tells of disks that take nothing."""
+    if path.exists() and not os.access(path, os.W_OK):
+        return "permission denied"
+    if path.exists() and grows:
+        return None
+    try:
+        with _part(path).open("wb") as file:
+            file.write(b"\0" * TRIED_BYTES)
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    finally:
+        with suppress(OSError):
+            _part(path).unlink(missing_ok=True)
+    return None
+
+
+def _part(path: Path) -> Path:
+    """Return the temporary file beside ``path`` that takes its name once it is whole."""
+    return path.with_name(f".{path.name}.part")
 
 
 def write(path: Path, items: Sequence[Item]) -> None:
@@ -150,12 +174,13 @@ def save(path: Path | None, blocks: Iterable[bytes]) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its name when everything went well."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = _part(path)
     try:
         with temporary.open("wb") as file:
             yield file
         temporary.replace(path)
     except OSError as error:
-        raise CommandFailed(f"{path} cannot be written: {error}") from error
+        reason = (error.strerror or str(error)).lower()
+        raise CommandFailed(f"{path} cannot be written: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)

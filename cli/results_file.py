@@ -20,7 +20,7 @@ class ResultsFile:
 
     def __init__(self, path: Path) -> None:
         """Read what is there; raise ``CommandFailed`` (status 2) for another kind of file."""
-        outputs.check(path)
+        outputs.check(path, grows=True)
         self._path = path
         self.sources: set[str] = set()
         self._count = end = 0

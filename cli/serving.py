@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from jobs.callers import LOCAL_OWNER, Scope
-from jobs.errors import StartupError
+from jobs.errors import DatabaseUnavailable, StartupError
 from jobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,16 +50,12 @@ class EmbeddedServer:
 
     def _make_app(self) -> Flask:
         from api.app import create_app
-        from jobs.services import build_services
-        from jobs.store import schema
         from jobs.tracing import start_tracing
         from worker.embedded import EmbeddedWorker
 
         _die_with_parent()
         start_tracing(self._settings, "captionfleet")
-        services = build_services(self._settings)
-        services.store.database.held_for(self._process)
-        schema.upgrade(services.store.database)
+        services = self._open()
         _require_key(services, make=self._first_key)
         self._worker = EmbeddedWorker(services)
         self._worker.start()
@@ -70,6 +66,23 @@ class EmbeddedServer:
         if self._announce:
             self._say_address()
         return app
+
+    def _open(self) -> Services:
+        from jobs.services import build_services
+        from jobs.store import schema
+
+        try:
+            services = build_services(self._settings)
+            services.store.database.held_for(self._process)
+            schema.upgrade(services.store.database)
+        except (DatabaseUnavailable, OSError) as error:
+            reason = str(error) if isinstance(error, DatabaseUnavailable) else error.strerror or str(error)
+            message = (
+                f"CAPTIONFLEET_DATA_DIR: {self._settings.data_dir} cannot be used: {reason.lower()}; "
+                "free some space on its disk, or choose another folder (`serve --data-dir FOLDER`)"
+            )
+            raise StartupError("configuration_invalid", message) from error
+        return services
 
     def _say_address(self) -> None:
         host, port = self._settings.host, self._settings.port

@@ -207,12 +207,18 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StartupError("configuration_invalid", f"CAPTIONFLEET_DATA_DIR: {error}") from error
+        raise _unusable(folder, error) from error
     if (kind := _file_system(folder)) in NETWORK_FILE_SYSTEMS:
         message = (
             f"CAPTIONFLEET_DATA_DIR={folder} is on a network file system ({kind}); SQLite needs a local disk"
         )
         raise StartupError("configuration_invalid", message)
+
+
+def _unusable(folder: Path, error: OSError) -> StartupError:
+    reason = (error.strerror or str(error)).lower()
+    message = f"CAPTIONFLEET_DATA_DIR: {folder} cannot be used: {reason}; choose another folder"
+    return StartupError("configuration_invalid", f"{message} (`serve --data-dir FOLDER`)")
 
 
 def _file_system(folder: Path) -> str | None:
@@ -239,7 +245,7 @@ def _take_lock(path: Path) -> IO[str]:
         try:
             lock = path.open("a+", encoding="utf-8")
         except OSError as error:
-            raise StartupError("configuration_invalid", f"CAPTIONFLEET_DATA_DIR: {error}") from error
+            raise _unusable(path.parent, error) from error
         try:
             _lock_within(lock, LOCK_PATIENCE_S)
         except OSError as error:

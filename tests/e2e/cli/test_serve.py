@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.cli.commands import Server, captionfleet
+from tests.e2e.cli.commands import Server, captionfleet, command, environment
 from tests.pictures import jpeg_bytes
 from tests.processes import reserve_port, scratch_folder, wait_until
 
@@ -103,6 +104,19 @@ def test_a_data_folder_that_cannot_be(tmp_path: Path, trouble: str) -> None:
     assert ran.status == 2
     assert ran.complaints.splitlines()[-1].startswith("captionfleet: error: CAPTIONFLEET_DATA_DIR: ")
     assert str(data) in ran.complaints
+
+
+def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
+    # No file may grow beyond a kilobyte: the database cannot, as on a full disk.
+    script = f"ulimit -f 1; exec {command()} serve --port {reserve_port()}"
+    ran = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert ran.returncode == 2, ran.stderr
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("captionfleet: error: CAPTIONFLEET_DATA_DIR: data cannot be used: "), ran.stderr
+    assert last.endswith("free some space on its disk, or choose another folder (`serve --data-dir FOLDER`)")
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def _files(tmp_path: Path) -> None:
         ("caption photo.jpg -o out.xlsx", "out.xlsx: results are written as .jsonl, .csv, .parquet, .zip"),
         ("caption photo.jpg -o no/such/out.csv", "no/such/out.csv cannot be written: no such folder"),
         ("caption photo.jpg -o folder.jsonl", "folder.jsonl cannot be written: it is a folder"),
+        (f"caption photo.jpg -o {LOCKED}/x.jsonl", f"{LOCKED}/x.jsonl cannot be written: "),
         ("caption photo.jpg --sidecar xml", "Invalid value for '--sidecar'"),
         ("caption photo.jpg --num-beams 9", "Invalid value for '--num-beams'"),
         (f"caption photo.jpg --prompt {'x' * 1025}", "the options: prompt: string should have at most 1024"),
