@@ -2,13 +2,14 @@
 
 Two API processes, two workers, Redis, PostgreSQL and an S3 server are started on this machine; locust's
 clients (``benchmarks/load_clients.py``) upload, poll, long-poll, follow, download, search, edit and send by
-presigned addresses. It fails unless no request failed and the memory of API and workers is flat, and writes a
-report as Markdown and JSON.
+presigned addresses. It fails unless no request failed, no process of the service ended or was replaced, and
+the memory of API and workers is flat, and writes a report as Markdown and JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +53,53 @@ class Memory:
     flat: bool
 
 
+Samples = dict[str, list[tuple[float, float]]]
+"""By name: seconds since the beginning, and MB."""
+
+
 class Sampler(threading.Thread):
-    """Notes the memory of processes with their children, again and again."""
+    """Notes the memory of processes with their children, again and again, and which of them are there."""
 
     def __init__(self, processes: dict[str, list[Process]]) -> None:
         super().__init__(name="sampler", daemon=True)
-        self.samples: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self.samples: Samples = defaultdict(list)
+        self.by_process: Samples = defaultdict(list)
         self._processes = processes
+        self._first = {lasting for family in self._look().values() for lasting in family}
+        self._changes: set[Lasting] = set()
         self._ended = threading.Event()
+
+    @property
+    def changes(self) -> list[str]:
+        """The processes that ended, and those that came in their place; decoders are replaced on purpose."""
+        return sorted(
+            f"{one.name} (process {one.pid}) {'ended' if one in self._first else 'began'}"
+            for one in self._changes
+        )
 
     def run(self) -> None:
         """Take samples until stopped."""
         began = time.monotonic()
         while not self._ended.wait(SAMPLE_S):
-            for who, processes in self._processes.items():
-                used = sum(_private_mb(process.pid) for process in processes)
-                self.samples[who].append((time.monotonic() - began, used))
+            found = self._look()
+            seconds = time.monotonic() - began
+            for who, family in found.items():
+                self.samples[who].append((seconds, sum(one.mb + one.decoding_mb for one in family.values())))
+                for lasting, used in family.items():
+                    self.by_process[lasting.name].append((seconds, used.mb))
+                    if used.decoding_mb:
+                        self.by_process[f"{lasting.name}, decoding"].append((seconds, used.decoding_mb))
+            self._changes |= self._first ^ {lasting for family in found.values() for lasting in family}
+
+    def _look(self) -> dict[str, dict[Lasting, Used]]:
+        return {
+            who: {
+                lasting: used
+                for number, process in enumerate(processes, 1)
+                for lasting, used in _family(f"{who} {number}", process.pid).items()
+            }
+            for who, processes in self._processes.items()
+        }
 
     def stop(self) -> None:
         """Take no more."""
@@ -92,18 +124,64 @@ def _memory(who: str, samples: list[tuple[float, float]]) -> Memory:
     return Memory(who, used[0], used[-1], slope * 3600, grown, grown <= allowed)
 
 
-def _private_mb(pid: int | str) -> float:
-    """Memory that a process and its children share with nobody, in MB."""
-    try:
+@dataclass(frozen=True)
+class Lasting:
+    """A process that is to last as long as the service; ``born`` tells it from a later one of its number."""
+
+    name: str = field(compare=False)
+    pid: int
+    born: str
+
+
+@dataclass(frozen=True)
+class Used:
+    """Memory that a process, and the decoding processes below it, share with nobody."""
+
+    mb: float
+    decoding_mb: float
+
+
+def _family(name: str, pid: int) -> dict[Lasting, Used]:
+    """Return a parent and its working processes with what they use."""
+    found: dict[Lasting, Used] = {}
+    for number, process in enumerate([pid, *sorted(_children(pid))]):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, *told = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+            if state in "ZX":
+                continue
+            called = f"{name}, process {number}" if number else f"{name}, parent"
+            below = [] if process == pid else _children(process)
+            found[Lasting(called, process, told[18])] = Used(_own_mb(process), sum(map(_own_mb, below)))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that any thread of a process began."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return []
+
+
+def _own_mb(pid: int) -> float:
+    """Return the memory that a process shares with nobody, in MB."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        threads = [thread.name for thread in Path(f"/proc/{pid}/task").iterdir() if thread.name != str(pid)]
-        for thread in threads:
-            children += Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    own = (resident - shared) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return own + sum(_private_mb(child) for child in children)
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return 0.0
+
+
+def _course(samples: list[tuple[float, float]], minutes: float) -> dict[str, float | None]:
+    """Return a process's memory at the beginning, middle and end, and how it grew after the warm-up."""
+    warm = [sample for sample in samples if sample[0] >= WARM_UP * minutes * 60]
+    slope = statistics.linear_regression(*zip(*warm, strict=True)).slope * 3600 if len(warm) > 1 else None
+    used = [mb for _, mb in samples]
+    return {
+        "begin_mb": used[0],
+        "middle_mb": used[len(used) // 2],
+        "end_mb": used[-1],
+        "mb_per_hour": slope,
+    }
 
 
 def _run_clients(fleet: Fleet, folder: Path, minutes: float, users: int) -> dict[str, Any]:
@@ -141,6 +219,7 @@ def measure(minutes: float, users: int, photos: int = PHOTOS) -> dict[str, Any]:
     failures = sum(route["failures"] for route in counted["routes"])
     checks = {
         "no request failed": failures == 0 and not counted["errors"],
+        "no process of the service ended or was replaced": not sampler.changes,
         **{f"memory of {found.who} is flat": found.flat for found in memory if _judged(minutes)},
     }
     return {
@@ -155,7 +234,9 @@ def measure(minutes: float, users: int, photos: int = PHOTOS) -> dict[str, Any]:
         "errors": counted["errors"],
         "routes": counted["routes"],
         "memory": [asdict(found) for found in memory],
-        "samples": sampler.samples,
+        "changes": sampler.changes,
+        "by_process": {who: _course(taken, minutes) for who, taken in sampler.by_process.items()},
+        "samples": {**sampler.samples, **sampler.by_process},
         "checks": checks,
     }
 
@@ -183,7 +264,15 @@ def markdown(report: dict[str, Any]) -> str:
         f"| {found['mb_per_hour']:+.0f} MB/h ({found['grown_mb']:+.1f} MB in all) |"
         for found in report["memory"]
     ]
+    lines += ["", "| Process | Begin | Middle | End | Slope after warm-up |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {who} | {found['begin_mb']:.0f} MB | {found['middle_mb']:.0f} MB | {found['end_mb']:.0f} MB | "
+        + ("" if found["mb_per_hour"] is None else f"{found['mb_per_hour']:+.0f} MB/h")
+        + " |"
+        for who, found in report["by_process"].items()
+    ]
     lines += ["", *(f"- {'ok' if met else 'MISSED'}: {check}" for check, met in report["checks"].items())]
+    lines += [f"- {change}" for change in report["changes"]]
     lines += [f"- error: {error}" for error in report["errors"][:20]]
     return "\n".join(lines) + "\n"
 
