@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from cli.endings import ending
 from cli.main import app
+from jobs.logs import CHATTY
 from tests.e2e.cli.commands import Ran
 
 Run = Callable[..., Ran]
@@ -25,6 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    levels = {name: logging.getLogger(name).level for name in CHATTY}
 
     def run(*arguments: object, **settings: str) -> Ran:
         with monkeypatch.context() as patch:
@@ -37,3 +40,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
     yield run
     root.handlers[:], root.level = handlers, level
+    # What a command does for its own process's speed is not to stay in this one.
+    gc.unfreeze()
+    gc.enable()
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
