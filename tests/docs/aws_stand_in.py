@@ -38,7 +38,9 @@ def _camel(option: str) -> str:
 
 
 def _value(text: str) -> Any:
-    return json.loads(Path(text.removeprefix("file://")).read_text()) if text.startswith("file://") else text
+    if text.startswith("file://"):
+        return json.loads(Path(text.removeprefix("file://")).read_text())
+    return json.loads(text) if text.startswith("{") else text
 
 
 main(*sys.argv[1:])

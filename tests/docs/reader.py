@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
 import httpx
@@ -15,11 +16,21 @@ import httpx
 from tests.e2e.cli.commands import environment
 from tests.processes import Process, reserve_port, wait_until
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+Own = str | Callable[[str], str]
 # They go on until they are stopped.
 SERVERS = ("serve", "api")
 LASTING = (*SERVERS, "worker", "events", "watch")
-# What a test's environment has already; `make demo` adds `captionfleet demo`, which has a test of its own.
-ELSEWHERE = ("make setup", "make demo", "source .venv/")
+# What readers of documents do not run here, by how a command is written, and why.
+ELSEWHERE = {
+    r"^make (setup|setup-dev|demo|test)\b": "makes the environment that tests run in, or runs them; "
+    "`captionfleet demo` has a test of its own (tests/e2e/cli/test_demo.py)",
+    r"^source \.venv/": "tests have the command on their path",
+    r"^captionfleet train --images \S+ --captions \S+ --config small\b": "takes hours, and published weights "
+    "from the network; tests/unit/model/test_training.py trains all configurations, made small",
+    r"\bdocker\b": "needs a Docker engine; `make test-docker` builds the images and runs the stack on one",
+    r"^curl -F 'job=": "runs in test_readme.py",
+}
 
 
 def commands(document: Path) -> list[str]:
@@ -27,6 +38,16 @@ def commands(document: Path) -> list[str]:
     blocks = re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line[2:].strip() for line in lines if line.startswith("$ ")]
+
+
+def plain(command: str) -> str:
+    """Return a command without the comment behind it."""
+    return re.sub(r"\s+#.*", "", command)
+
+
+def elsewhere(command: str) -> str:
+    """Return why readers leave a command out; empty where they do not."""
+    return next((why for pattern, why in ELSEWHERE.items() if re.search(pattern, command)), "")
 
 
 def write_files(document: Path, folder: Path) -> None:
@@ -37,11 +58,20 @@ def write_files(document: Path, folder: Path) -> None:
         file.write_text(text)
 
 
+def take_photo(folder: Path, name: str) -> None:
+    """Put one of the sample photos into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(EXAMPLES / "photos" / name, folder)
+
+
 class Reader:
     """Runs commands by bash as one shell would; those that last go on in the background."""
 
-    def __init__(self, folder: Path, replaced: Mapping[str, str], **settings: str) -> None:
-        """``replaced`` is what a reader would write instead: an own address for an example's."""
+    def __init__(self, folder: Path, replaced: Mapping[str, Own], **settings: str) -> None:
+        """``replaced`` is what a reader would write instead: an own address for an example's.
+
+        Or a function that finds it in what the commands so far wrote.
+        """
         port = reserve_port()
         self.url = f"http://127.0.0.1:{port}"
         self._folder = folder
@@ -51,23 +81,34 @@ class Reader:
         self._state = folder / ".shell"
         self._state.touch()
         self._lasting: list[Process] = []
+        self._all_shown = ""
 
-    def follow(self, document: Path, until: Mapping[str, str] | None = None) -> dict[str, str]:
+    def follow(
+        self, document: Path, until: Mapping[str, str] | None = None, known: Container[str] = ()
+    ) -> dict[str, str]:
         """Run a document's commands, each to a good end, and return what they wrote.
 
         Those in ``until`` are repeated until their output has that text: what they show takes its time.
+        Those in ``known`` are left out: they run elsewhere.
         """
         write_files(document, self._folder)
-        shown: dict[str, str] = {}
-        for written in commands(document):
-            if not written.startswith(ELSEWHERE):
-                shown[written] = self._run(written, (until or {}).get(written, ""))
+        return {
+            written: self.type(written, (until or {}).get(written, ""))
+            for written in commands(document)
+            if not elsewhere(written) and plain(written) not in known
+        }
+
+    def type(self, written: str, expected: str = "") -> str:
+        """Run one command and return what it wrote."""
+        shown = self._run(written, expected)
+        self._all_shown += shown
         return shown
 
     def _run(self, written: str, expected: str) -> str:
         command = written
         for example, own in self._replaced.items():
-            command = command.replace(example, own)
+            if example in command:
+                command = command.replace(example, own if isinstance(own, str) else own(self._all_shown))
         if name := _lasting(command):
             self._start(name, command)
             return ""
@@ -128,3 +169,6 @@ def _replacing_the_shell(command: str) -> str:
     """Return a command that gets signals itself."""
     first = command.index("captionfleet")
     return f"{command[:first]}exec {command[first:]}" if not first else f"exec env {command}"
+
+
+Make = Callable[..., Reader]

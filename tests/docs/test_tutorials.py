@@ -5,43 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 from model.config import CONFIGS
-from tests.docs.reader import Reader
+from tests.docs.reader import Make, commands, plain, take_photo
 from tests.servers import S3, Redis
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 DOG = "a brown and black dog is running through the grass"
-Make = Callable[..., Reader]
-
-
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Make]:
-    """Makes the reader of one document, in a folder with the examples and some photos."""
-    readers: list[Reader] = []
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    for name in ("dog.jpg", "cow.jpg", "astronaut.jpg"):
-        _photo(tmp_path / "photos", name)
-
-    def make(replaced: dict[str, str] | None = None, **settings: str) -> Reader:
-        readers.append(Reader(tmp_path, replaced or {}, **settings))
-        return readers[-1]
-
-    yield make
-    for each in readers:
-        each.stop()
-
-
-def _photo(folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "examples/photos" / name, folder)
 
 
 def _lines(file: Path) -> list[dict[str, str]]:
@@ -81,19 +54,35 @@ def test_a_bucket_that_captions_itself(
         "postgresql://captionfleet:secret@db/captionfleet": postgres_url.replace("+psycopg", ""),
         "redis://redis:6379/0": redis_server.url,
         "aws ": f"{programs}/aws ",
+        "https://sqs.eu-central-1.amazonaws.com": moto_service.endpoint,
+        "arn:aws:sqs:eu-central-1": "arn:aws:sqs:us-east-1",
     }
     caption = "aws s3 cp s3://my-photos/incoming/dog.txt -"
-    shown = reader(own, **moto_service.environment).follow(
-        DOCS / "tutorials/bucket.md", until={caption: "dog"}
-    )
+    typed = reader(own, **moto_service.environment)
+    shown = typed.follow(DOCS / "tutorials/bucket.md", until={caption: "dog"})
     assert shown[caption].strip() == DOG
     assert [line["custom_id"] for line in _lines(tmp_path / "captions.jsonl")] == ["cow.jpg", "two-dogs.jpg"]
     assert shown["captionfleet jobs"].count("completed") == 2
 
+    # What the other documents have of a deployment.
+    for bucket in ("my-uploads", "photos"):
+        s3.create_bucket(Bucket=bucket)
+    known = {plain(command) for command in commands(DOCS / "tutorials/bucket.md")}
+    typed.type("aws sqs create-queue --queue-name photos")
+    queue = "$(aws sqs get-queue-url --queue-name photos --query QueueUrl --output text)"
+    typed.type(f"aws sqs set-queue-attributes --queue-url {queue} --attributes file://queue.json")
+    shown = typed.follow(DOCS / "events.md", known=known)
+    assert "s3://photos/incoming/" in shown["captionfleet rules list"]
+    # Its first call is the quickstart's, its model of one's own the tutorial's.
+    for name in ("index.md", "tutorials/own-model.md"):
+        known |= {plain(command) for command in commands(DOCS / name)}
+    shown = typed.follow(ROOT / "README.md", known=known)
+    assert {"captionfleet doctor", "captionfleet migrate"} <= {plain(command) for command in shown}
+
 
 def test_a_model_of_ones_own(reader: Make, tmp_path: Path) -> None:
     for name in ("kitten.jpg", "horses.jpg", "two-dogs.jpg"):
-        _photo(tmp_path / "photos", name)
+        take_photo(tmp_path / "photos", name)
     # One short epoch: whether it learns is tested elsewhere.
     text = (CONFIGS / "finetune.toml").read_text()
     short = re.sub(r"^epochs = \d+", "epochs = 1", text, flags=re.M).replace("min_count = 3", "min_count = 1")
@@ -110,7 +99,7 @@ def test_a_model_of_ones_own(reader: Make, tmp_path: Path) -> None:
 
 def test_alternative_texts_for_a_site(reader: Make, tmp_path: Path) -> None:
     for name in ("dog.jpg", "cow.jpg"):
-        _photo(tmp_path / "site/img", name)
+        take_photo(tmp_path / "site/img", name)
     document = DOCS / "tutorials/alt-texts.md"
     shown = reader().follow(document)
     promised = re.search(r"^\$ cat site/index\.html\n(.*?)```", document.read_text(), re.M | re.S)
