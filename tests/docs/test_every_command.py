@@ -37,6 +37,7 @@ def _last(pattern: str, shown: str) -> str:
     return found
 
 
+@pytest.mark.timeout(600)
 def test_the_documents_of_the_command_line(reader: Make, tmp_path: Path) -> None:
     # Completion is installed for the user; compiled models stay where they are.
     kept = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
@@ -49,6 +50,7 @@ def test_the_documents_of_the_command_line(reader: Make, tmp_path: Path) -> None
     assert (tmp_path / ".bash_completions/captionfleet.sh").stat().st_size > 0
 
 
+@pytest.mark.timeout(600)
 def test_the_documents_of_a_server(reader: Make, tmp_path: Path) -> None:
     own = {
         "'https://…'": lambda shown: _last(r'"url":"(http[^"]+)"', shown),

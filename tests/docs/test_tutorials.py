@@ -39,6 +39,7 @@ def test_a_folder_that_captions_itself(reader: Make, tmp_path: Path) -> None:
     assert sidecars == {"dog", "cow", "astronaut", "two-dogs", "horses"}
 
 
+@pytest.mark.timeout(600)
 def test_a_bucket_that_captions_itself(
     reader: Make, tmp_path: Path, postgres_url: str, redis_server: Redis, moto_service: S3
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_bucket_that_captions_itself(
     assert {"captionfleet doctor", "captionfleet migrate"} <= {plain(command) for command in shown}
 
 
+@pytest.mark.timeout(600)
 def test_a_model_of_ones_own(reader: Make, tmp_path: Path) -> None:
     for name in ("kitten.jpg", "horses.jpg", "two-dogs.jpg"):
         take_photo(tmp_path / "photos", name)
