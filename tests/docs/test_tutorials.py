@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from model.config import CONFIGS
 from tests.docs.reader import Make, commands, plain, take_photo
 from tests.servers import S3, Redis
