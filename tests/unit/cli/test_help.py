@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -138,14 +140,25 @@ def test_a_mistake_of_ours_keeps_its_traceback() -> None:
         ending(wrong)
 
 
-def test_places_without_write_permission_are_refused_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Root, who may run this test, is refused nothing by the file system itself.
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
-    (tmp_path / "locked").mkdir()
-    image = tmp_path / "locked" / "a.jpg"
-    for places in (Places(sidecar="txt"), Places(tmp_path / "locked" / "x.jsonl")):
-        with pytest.raises(CommandFailed, match=r"locked.* permission denied") as caught:
-            places.check([image])
-        assert caught.value.status == 2
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be nobody where the tests run as root, whom the file system refuses nothing."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_places_without_write_permission_are_refused_before_the_work() -> None:
+    # Not in pytest's own folder, which nobody may not enter.
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        locked = Path(name) / "locked"
+        locked.mkdir(mode=0o555)
+        for places in (Places(sidecar="txt"), Places(locked / "x.jsonl")):
+            with nobody(), pytest.raises(CommandFailed, match=r"locked.* permission denied") as caught:
+                places.check([locked / "a.jpg"])
+            assert caught.value.status == 2
