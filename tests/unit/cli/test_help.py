@@ -143,13 +143,14 @@ def test_a_mistake_of_ours_keeps_its_traceback() -> None:
 @contextmanager
 def nobody() -> Iterator[None]:
     """Be nobody where the tests run as root, whom the file system refuses nothing."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
+    if os.getuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
     try:
         yield
     finally:
-        os.seteuid(user)
+        os.setresuid(0, 0, 0)
 
 
 def test_places_without_write_permission_are_refused_before_the_work() -> None:
