@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
                 patch.setenv(name, value)
             words = [str(argument) for argument in arguments]
             status = ending(lambda: app(words, prog_name="captionfleet", standalone_mode=False))
+            _await_loading()
         output, complaints = capfd.readouterr()
         return Ran(status, output, complaints)
 
@@ -45,3 +47,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     gc.enable()
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
+
+
+def _await_loading() -> None:
+    """Wait, as a process does at its end, for a model that a refused command had begun to load."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("load-model"):
+            thread.join()
