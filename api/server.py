@@ -17,6 +17,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
+from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from api.app import METERS
@@ -258,7 +259,9 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
             return
         self.quitting = True
         self._end_waits()
-        super().handle_quit(sig, frame)
+        # Not ThreadWorker's own: it takes the thread pool's lock, which this very thread may hold where the
+        # signal met it. The pool needs no end, for the process ends.
+        Worker.handle_quit(self, sig, frame)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is not even HTTP, or broke before the application could answer."""

@@ -292,6 +292,21 @@ def test_waiting_clients_leave_room_and_do_not_hold_up_the_end(
     assert "Traceback" not in server.process.output
 
 
+def test_clients_that_leave_at_the_same_time_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    server = prepare(tmp_path)
+    server.start()
+    idle = [server.connect() for _ in range(200)]
+    for client in idle:
+        client.request("GET", "/healthz")
+        assert client.getresponse().read()
+    gone = threading.Thread(target=lambda: [client.close() for client in idle])
+    gone.start()
+    began = time.monotonic()
+    assert server.process.stop(signal.SIGINT) == 0
+    gone.join()
+    assert time.monotonic() - began < 20
+
+
 # Start
 
 
