@@ -42,16 +42,16 @@ class Tidying(Turns):
         try:
             if rarely:
                 # Before what may take long or fail.
-                self._store.sweeps.expire_jobs()
+                self._store.retention.expire_jobs()
                 self._forget_old()
-            self._remove_each(self._store.sweeps.deleted_jobs(), self._remove_job, self._refused_jobs)
+            self._remove_each(self._store.retention.deleted_jobs(), self._remove_job, self._refused_jobs)
             if rarely:
                 self._remove_abandoned()
         except _Ended:
             log.debug("another process goes on, or this one later")
 
     def _forget_old(self) -> None:
-        self._store.sweeps.forget_old()
+        self._store.retention.forget_old()
         self._store.webhooks.forget_old()
         self._store.bucket_events.forget_old()
         self._store.sessions.forget_old()
@@ -86,12 +86,14 @@ class Tidying(Turns):
         for start in range(0, len(uploads), UPLOADS_AT_ONCE):
             self._objects.delete(uploads[start : start + UPLOADS_AT_ONCE])
             self._go_on()
-        while self._store.sweeps.delete_rows(job_id):
+        while self._store.retention.delete_rows(job_id):
             self._go_on()
 
     def _remove_abandoned(self) -> None:
         """Remove what requests that died, and uploads that no job took, left behind."""
-        self._remove_each(self._store.sweeps.abandoned_uploads(), self._remove_upload, self._refused_uploads)
+        self._remove_each(
+            self._store.retention.abandoned_uploads(), self._remove_upload, self._refused_uploads
+        )
         while uploads := self._store.uploads.abandoned(UPLOADS_AT_ONCE):
             self._objects.delete([upload.key for upload in uploads])
             self._store.uploads.forget(uploads)

@@ -11,6 +11,7 @@ from jobs.store.expansions import ExpansionStore
 from jobs.store.jobs import JobStore
 from jobs.store.keys import KeyStore
 from jobs.store.outputs import OutputStore
+from jobs.store.retention import RetentionStore
 from jobs.store.rules import RuleStore
 from jobs.store.sessions import SessionStore
 from jobs.store.stuck import StuckStore
@@ -35,6 +36,7 @@ class Store:
         self.chunks = ChunkStore(database, retention_days * DAY_S)
         self.expansions = ExpansionStore(database, retention_days * DAY_S)
         self.sweeps = SweepStore(database, retention_days * DAY_S)
+        self.retention = RetentionStore(database)
         self.workers = WorkerStore(database)
         self.backlog = BacklogStore(database)
         self.keys = KeyStore(database)

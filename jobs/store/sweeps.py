@@ -1,4 +1,4 @@
-"""What the sweep reads and mends: lost leases, lost messages, narrow windows, half-done cancels, old rows."""
+"""What the sweep reads and mends: lost leases, lost messages, narrow windows, half-done cancels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
-    delete,
     func,
     insert,
     or_,
@@ -29,7 +28,6 @@ from jobs.errors import ItemCode
 from jobs.queue import Message, queue_name
 from jobs.records import ItemStatus, JobStatus
 from jobs.store.bulk import chunk_values
-from jobs.store.cache import forget_slice
 from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
 from jobs.store.locks import lock_chunks, lock_job
@@ -38,15 +36,10 @@ from jobs.store.webhooks import announce
 from jobs.store.window import narrow_jobs
 from jobs.tables import (
     ChunkRow,
-    DeliveryRow,
     ExpansionRow,
-    IdempotencyRow,
     ItemRow,
     JobRow,
     LeaseRow,
-    OutputRow,
-    UploadRow,
-    WorkerRow,
 )
 
 SLICE = 5000
@@ -56,8 +49,6 @@ CANCEL_S = 1.0
 NOTICE_S = 15
 SPLIT_AFTER = 2
 DEATHS_ALONE = 2
-UPLOAD_SILENT_S = 900
-DAY_S = 86400
 
 
 class SweepStore:
@@ -299,62 +290,6 @@ class SweepStore:
         """Lock some chunks of a job that are not done."""
         waiting = lock_chunks(connection, job_id, IS_OPEN, limit=CHUNKS_AT_ONCE)
         return waiting or lock_chunks(connection, job_id, IS_LEASED, limit=CHUNKS_AT_ONCE)
-
-    def expire_jobs(self) -> None:
-        """Mark what is past its time as deleted."""
-        with self._database.write() as connection:
-            connection.execute(
-                update(JobRow)
-                .where(JobRow.expires_at < self._database.now(), JobRow.deleted_at.is_(None))
-                .values(deleted_at=self._database.now(), version=JobRow.version + 1)
-            )
-
-    def deleted_jobs(self) -> list[str]:
-        """Return jobs whose objects and rows are to be removed, longest deleted first."""
-        with self._database.read() as connection:
-            query = (
-                select(JobRow.id).where(JobRow.deleted_at.is_not(None)).order_by(JobRow.deleted_at).limit(100)
-            )
-            return list(connection.execute(query).scalars())
-
-    def delete_rows(self, job_id: str) -> bool:
-        """Delete a slice of a deleted job's rows, at last the job; return whether something is left."""
-        with self._database.write() as connection:
-            if forget_slice(connection, job_id):
-                return True
-            # First, so that no recording has items of theirs in hand.
-            if chunks := lock_chunks(connection, job_id, limit=SLICE):
-                gone = (ChunkRow.job_id == job_id, ChunkRow.number <= chunks[-1].number)
-                connection.execute(delete(ChunkRow).where(*gone))
-            positions = select(ItemRow.position).where(ItemRow.job_id == job_id).limit(SLICE)
-            deleted = connection.execute(
-                delete(ItemRow).where(ItemRow.job_id == job_id, ItemRow.position.in_(positions))
-            ).rowcount
-            if deleted == SLICE or len(chunks) == SLICE:
-                return True
-            connection.execute(delete(ExpansionRow).where(ExpansionRow.job_id == job_id))
-            # An output that ends at this moment locks the job before its row, too.
-            lock_job(connection, JobRow.id == job_id)
-            connection.execute(delete(OutputRow).where(OutputRow.job_id == job_id))
-            connection.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
-            connection.execute(delete(DeliveryRow).where(DeliveryRow.job_id == job_id))
-            connection.execute(delete(JobRow).where(JobRow.id == job_id))
-            # Once more, behind whoever was remembering a caption while the job was still there.
-            forget_slice(connection, job_id)
-            return False
-
-    def abandoned_uploads(self) -> list[str]:
-        """Return job ids whose request died before the job was made."""
-        with self._database.read() as connection:
-            silent = UploadRow.heartbeat_at < self._database.now(-UPLOAD_SILENT_S)
-            return list(connection.execute(select(UploadRow.job_id).where(silent).limit(100)).scalars())
-
-    def forget_old(self) -> None:
-        """Drop idempotency keys after a day and workers that were not seen for a day."""
-        with self._database.write() as connection:
-            yesterday = self._database.now(-DAY_S)
-            connection.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < yesterday))
-            connection.execute(delete(WorkerRow).where(WorkerRow.last_seen < yesterday))
 
 
 _KEY = tuple_(ChunkRow.job_id, ChunkRow.number)

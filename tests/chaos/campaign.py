@@ -55,23 +55,24 @@ class Campaign:
             self._wait_calm()
 
     def at_random(self, faults: Sequence[Fault], count: int, pause_s: float) -> None:
-        """Inject so many faults, one every ``pause_s`` seconds on average, whatever still goes on."""
+        """Inject so many faults, one every ``pause_s`` seconds on average, whatever still goes on.
+
+        Another one takes the place of each that found no moment, until as many again found none.
+        """
         rng = random.Random(self._seed)
-        running: list[threading.Thread] = []
+        following = _shuffled_for_ever(faults, rng)
         with self._watching():
             self._cluster.a_job()
-            for fault in itertools.islice(_shuffled_for_ever(faults, rng), count):
-                own = random.Random(rng.random())
-                running.append(threading.Thread(target=self._inject, args=(fault, own), daemon=True))
-                running[-1].start()
-                self._stop.wait(rng.uniform(0, 2 * pause_s))
-            for thread in running:
-                thread.join(600)
-                assert not thread.is_alive(), "a fault does not end"
-            # Some left others no moment: with Redis paused, no worker acknowledges anything.
-            missed, self.missed = self.missed, []
-            for fault in missed:
-                self._inject(fault, random.Random(rng.random()))
+            while (due := count - len(self.injections)) > 0 and len(self.missed) < count and not self._errors:
+                running: list[threading.Thread] = []
+                for fault in itertools.islice(following, due):
+                    own = random.Random(rng.random())
+                    running.append(threading.Thread(target=self._inject, args=(fault, own), daemon=True))
+                    running[-1].start()
+                    self._stop.wait(rng.uniform(0, 2 * pause_s))
+                for thread in running:
+                    thread.join(600)
+                    assert not thread.is_alive(), "a fault does not end"
             wait_until(lambda: not self._open, 600, "recovery from every fault")
 
     def settle(self, timeout: float = 900) -> Account:

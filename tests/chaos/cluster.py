@@ -181,23 +181,24 @@ class FaultyCluster(Cluster):
     def too_wide(self) -> list[Any]:
         """Return jobs that have more chunks released than a window ever held.
 
-        A worker that was killed counts as alive for a while beside its successor, and what was released
-        meanwhile stays.
+        A worker that was killed counts as alive for a while beside its successor, the ruler of the chunks'
+        size while a job is made, and what was released meanwhile stays.
         """
         width = JobRow.released - JobRow.closed
         jobs = self._rows(select(JobRow.id, width).where(JobRow.status.in_(ACTIVE)))
         alive = self.ask(self.services.store.workers.alive)
-        self.widest = max(self.widest, CHUNKS_PER_WORKER * len(alive))
+        self.widest = max(self.widest, CHUNKS_PER_WORKER * (len(alive) + 1))
         return [row for row in jobs if row[1] > self.widest]
 
-    def leased(self, *conditions: Any) -> list[Any]:
-        """Return the chunks in hand."""
-        return self._rows(select(ChunkRow.__table__).where(ChunkRow.state == "leased", *conditions))
+    def chunks(self, *conditions: Any) -> list[Any]:
+        """Return the chunks of which all this is true."""
+        return self._rows(select(ChunkRow.__table__).where(*conditions))
 
     def in_hand_of(self, host: Host) -> set[tuple[str, int]]:
         """Return the chunks that a host has in hand."""
         owners = {worker.id for worker in self.workers_of(host)}
-        return {(row.job_id, row.number) for row in self.leased() if row.owner in owners}
+        leased = self.chunks(ChunkRow.state == "leased")
+        return {(row.job_id, row.number) for row in leased if row.owner in owners}
 
     def workers_of(self, host: Host) -> list[Worker]:
         """Return the register's rows of a host."""

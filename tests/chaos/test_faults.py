@@ -20,11 +20,19 @@ FAULTS = 12
 PAUSE_S = 1.2
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 SOAK_PAUSE_S = 3.6
+# Most faults need a host of their own, for as long as it takes to lose it and to start it again.
+SOAK_HOSTS = 5
 
 
 @pytest.fixture
 def cluster() -> Iterator[FaultyCluster]:
     with faulty_cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def large_cluster() -> Iterator[FaultyCluster]:
+    with faulty_cluster(SOAK_HOSTS) as running:
         yield running
 
 
@@ -42,7 +50,7 @@ def campaign(cluster: FaultyCluster, count: int, pause_s: float) -> Campaign:
 @pytest.mark.timeout(600)
 def test_a_minute_of_faults(cluster: FaultyCluster) -> None:
     run = campaign(cluster, FAULTS, PAUSE_S)
-    assert len(run.injections) > 0.8 * FAULTS, run.missed
+    assert len(run.injections) == FAULTS, run.missed
 
 
 @pytest.mark.soak
@@ -50,15 +58,15 @@ def test_a_minute_of_faults(cluster: FaultyCluster) -> None:
 def test_every_fault_once(cluster: FaultyCluster) -> None:
     faults = len(all_faults())
     run = campaign(cluster, faults, PAUSE_S)
-    assert len(run.injections) > 0.9 * faults, run.missed
+    assert len(run.injections) == faults, run.missed
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-def test_an_hour_of_faults_at_random(cluster: FaultyCluster) -> None:
+def test_an_hour_of_faults_at_random(large_cluster: FaultyCluster) -> None:
     count = int(60 * SOAK_MINUTES / SOAK_PAUSE_S)
-    run = campaign(cluster, count, SOAK_PAUSE_S)
-    assert len(run.injections) > 0.8 * count
+    run = campaign(large_cluster, count, SOAK_PAUSE_S)
+    assert len(run.injections) == count, run.missed
 
 
 @pytest.mark.timeout(600)

@@ -240,7 +240,7 @@ class LifeCycle(RuleBasedStateMachine):
         with self.store.database.write() as connection:
             late = update(JobRow).where(JobRow.id == job.id, JobRow.expires_at.is_not(None))
             connection.execute(late.values(expires_at=LONG_AGO))
-        self.store.sweeps.expire_jobs()
+        self.store.retention.expire_jobs()
         if job.status in OVER:
             self._gone(job)
 
@@ -248,9 +248,9 @@ class LifeCycle(RuleBasedStateMachine):
     @rule()
     def purge(self) -> None:
         """What is deleted leaves no row."""
-        while deleted := self.store.sweeps.deleted_jobs():
+        while deleted := self.store.retention.deleted_jobs():
             for job_id in deleted:
-                while self.store.sweeps.delete_rows(job_id):
+                while self.store.retention.delete_rows(job_id):
                     pass
         with self.store.database.read() as connection:
             for table in (JobRow.id, ItemRow.job_id, ChunkRow.job_id):

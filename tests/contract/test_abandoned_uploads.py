@@ -93,7 +93,7 @@ def test_a_deleted_jobs_uploads_go_with_it_and_what_comes_late_goes_later(
     job_id = job_of(store, batch, 0)
     store.jobs.delete("ann", job_id)
     tidy(store, objects)
-    assert store.sweeps.deleted_jobs() == []
+    assert store.retention.deleted_jobs() == []
     assert not there(objects, batch, 0)
     # The address had been given out: somebody used it once more.
     put(objects, batch, 0)

@@ -48,7 +48,7 @@ def test_a_deleted_job_takes_its_captions_along(store: Store) -> None:
     caption(store, second, "k0")
     store.jobs.delete("ann", first)
     assert store.cache.find(["k0"]) == {}
-    while store.sweeps.delete_rows(first):
+    while store.retention.delete_rows(first):
         pass
     store.cache.remember([CacheEntry("k0", "ann", first, 0)])
     assert store.cache.find(["k0"]) == {}

@@ -206,7 +206,7 @@ def test_canceling_ends_the_preparation(store: Store, objects: FolderObjects) ->
 def test_a_deleted_job_leaves_nothing_to_expand(store: Store, objects: FolderObjects) -> None:
     job_id = prepare(store)
     store.jobs.delete("ann", job_id)
-    while store.sweeps.delete_rows(job_id):
+    while store.retention.delete_rows(job_id):
         pass
     assert expansions(store) == 0
     assert not expander(store, objects, Numbers(3)).run_once()
@@ -235,7 +235,7 @@ def test_a_long_list_is_written_in_part_and_expanded_from_its_object(
     intake.submit(NewJob(job_id, "ann", "small", "manifest", JobSpec()), iter(listed))
     job = read(store, job_id)
     assert (job.status, job.counts.total, job.counts.failed) == ("preparing", 6, 1)
-    assert store.sweeps.abandoned_uploads() == []
+    assert store.retention.abandoned_uploads() == []
     monkeypatch.setattr("jobs.expansion.TURN_SLICES", 2)
     while expand.run_once():
         make_due(store)

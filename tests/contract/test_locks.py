@@ -94,10 +94,10 @@ def test_a_removal_and_a_recording(store: Store) -> None:
     meet(
         store,
         lambda connection: close_chunk(connection, held),
-        lambda: store.sweeps.delete_rows(job_id),
+        lambda: store.retention.delete_rows(job_id),
         caption,
     )
-    assert store.sweeps.deleted_jobs() == []
+    assert store.retention.deleted_jobs() == []
 
 
 def test_a_cancel_and_a_chunk_that_is_handed_back(store: Store) -> None:

@@ -78,12 +78,12 @@ def test_a_job_without_images_is_refused(store: Store) -> None:
 
 def test_an_upload_is_known_before_its_job_and_found_when_its_request_dies(store: Store) -> None:
     store.submit.begin_upload("ann", "job_1")
-    assert store.sweeps.abandoned_uploads() == []
+    assert store.retention.abandoned_uploads() == []
     with store.database.write() as connection:
         connection.execute(update(UploadRow).values(heartbeat_at=LONG_AGO))
-    assert store.sweeps.abandoned_uploads() == ["job_1"]
+    assert store.retention.abandoned_uploads() == ["job_1"]
     store.submit.heartbeat("job_1")
-    assert store.sweeps.abandoned_uploads() == []
+    assert store.retention.abandoned_uploads() == []
     submit(store, "job_1")
     assert rows(store, UploadRow) == 0
 
@@ -163,8 +163,8 @@ def test_a_deleted_job_is_gone_at_once_and_its_rows_soon(store: Store) -> None:
     with pytest.raises(RequestError):
         store.jobs.get("ann", job_id)
     assert store.chunks.claim(job_id, 1, "w1", 30, 2) is None
-    assert store.sweeps.deleted_jobs() == [job_id]
-    assert store.sweeps.delete_rows(job_id) is False
+    assert store.retention.deleted_jobs() == [job_id]
+    assert store.retention.delete_rows(job_id) is False
     assert (rows(store, JobRow), rows(store, ItemRow), rows(store, ChunkRow)) == (0, 0, 0)
 
 
@@ -174,8 +174,8 @@ def test_finished_jobs_expire_and_running_ones_never(store: Store) -> None:
     with store.database.write() as connection:
         connection.execute(update(JobRow).where(JobRow.expires_at.is_not(None)).values(expires_at=LONG_AGO))
         connection.execute(update(JobRow).values(created_at=LONG_AGO))
-    store.sweeps.expire_jobs()
-    assert store.sweeps.deleted_jobs() == [finished]
+    store.retention.expire_jobs()
+    assert store.retention.deleted_jobs() == [finished]
     assert store.jobs.get("ann", running)[0].status == "queued"
 
 

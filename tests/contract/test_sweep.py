@@ -130,7 +130,7 @@ def test_deleting_removes_objects_then_rows(store: Store, objects: FolderObjects
         batch.flush()
     store.jobs.delete("ann", job_id)
     Tidying(store, objects).run_once()
-    assert store.sweeps.deleted_jobs() == []
+    assert store.retention.deleted_jobs() == []
     with pytest.raises(ItemError):
         objects.read(image_key(job_id, 0), 10)
 
@@ -145,7 +145,7 @@ def test_what_a_dead_upload_left_is_removed(store: Store, objects: FolderObjects
     with store.database.write() as connection:
         connection.execute(update(UploadRow).values(heartbeat_at=LONG_AGO))
     Tidying(store, objects).run_once()
-    assert store.sweeps.abandoned_uploads() == []
+    assert store.retention.abandoned_uploads() == []
     with pytest.raises(ItemError):
         objects.read(image_key("job_1", 0), 10)
 
@@ -251,7 +251,7 @@ def test_jobs_whose_objects_cannot_be_removed_hold_up_no_other(
     tidying = Tidying(store, objects)
     tidying.run_once()
     tidying.run_once()
-    assert store.sweeps.deleted_jobs() == stuck
+    assert store.retention.deleted_jobs() == stuck
 
 
 def test_who_loses_the_turn_removes_no_more(store: Store, objects: FolderObjects) -> None:
@@ -270,7 +270,7 @@ def test_who_loses_the_turn_removes_no_more(store: Store, objects: FolderObjects
 
     tidying._objects = Slow(objects._root)
     tidying.run_once()
-    assert store.sweeps.deleted_jobs() == [job_id]
+    assert store.retention.deleted_jobs() == [job_id]
 
 
 def test_what_is_past_its_time_is_removed_and_what_runs_is_not(store: Store, objects: FolderObjects) -> None:
@@ -282,7 +282,7 @@ def test_what_is_past_its_time_is_removed_and_what_runs_is_not(store: Store, obj
     Tidying(store, objects).run_once()
     with pytest.raises(RequestError):
         store.jobs.get("ann", over)
-    assert store.sweeps.deleted_jobs() == []
+    assert store.retention.deleted_jobs() == []
     assert store.jobs.get("ann", running)[0].counts.succeeded == 32
 
 

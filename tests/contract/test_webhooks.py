@@ -271,7 +271,7 @@ def test_deliveries_go_with_their_job_and_are_the_owners_own(store: Store) -> No
     run_to_end(store, job_id)
     assert deliveries(store, "bob") == []
     store.jobs.delete("ann", job_id)
-    while store.sweeps.delete_rows(job_id):
+    while store.retention.delete_rows(job_id):
         pass
     assert deliveries(store) == []
 

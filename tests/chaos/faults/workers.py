@@ -14,7 +14,7 @@ import httpx
 
 from jobs.tables import ChunkRow
 from tests.captioners import colour_png
-from tests.chaos.cluster import FaultyCluster
+from tests.chaos.cluster import CHUNK, JOB_IMAGES, FaultyCluster
 from tests.chaos.faults import Fault
 from tests.chaos.hosts import ApiHost, Host
 from tests.chaos.links import Missed
@@ -154,34 +154,47 @@ class ThreeLosses:
     name = "three spot losses in a row"
 
     def inject(self, cluster: FaultyCluster, rng: random.Random) -> None:
-        with cluster.all_hosts() as hosts, contextlib.ExitStack() as steering:
-            job_id, position = self._target(cluster, rng)
+        with cluster.all_hosts() as hosts:
+            job_id = cluster.a_job()
+            while not self._lose(cluster, hosts, job_id, _next_image(cluster, job_id, rng)):
+                job_id = cluster.a_job()
+
+    def _lose(self, cluster: FaultyCluster, hosts: list[Host], job_id: str, position: int) -> bool:
+        """Lose three workers in a row over an image; return false where it was done before that."""
+        with contextlib.ExitStack() as steering:
             for host in hosts:
                 # Every forward pass with this picture in it stands still, so that each loss finds it there.
                 steering.enter_context(host.steered(block=[position]))
             for _ in range(3):
-                host = self._holder(cluster, job_id, position)
-                host.kill()
-                host.start()
+                holder = self._holder(cluster, job_id, position)
+                if holder is None:
+                    return False
+                holder.kill()
+                holder.start()
+        return True
 
-    def _target(self, cluster: FaultyCluster, rng: random.Random) -> tuple[str, int]:
-        job_id = cluster.a_job()
-        done = max([number for job, number in cluster.announced() if job == job_id], default=0)
-        return job_id, min(999, 16 * (done + 1) + rng.randrange(16))
-
-    def _holder(self, cluster: FaultyCluster, job_id: str, position: int) -> Host:
-        """Wait for the chunk with this image to be in hand; return where."""
+    def _holder(self, cluster: FaultyCluster, job_id: str, position: int) -> Host | None:
+        """Wait for the chunk with this image to be in hand; return where, or ``None`` once it is done."""
         holds = (ChunkRow.job_id == job_id, ChunkRow.first <= position, ChunkRow.last >= position)
 
-        def find() -> Host | None:
-            [*found] = cluster.leased(*holds)
-            host = cluster.host_of(found[0].owner) if found else None
+        def find() -> Host | str | None:
+            [*found] = cluster.chunks(*holds)
+            if not found or found[0].state != "leased":
+                return "done" if found and found[0].state == "done" else None
+            host = cluster.host_of(found[0].owner)
             return host if host and host.blocked and host.process.alive else None
 
         try:
-            return wait_until(find, 120)
+            found = wait_until(find, 120)
         except AssertionError as error:
             raise Missed(f"{job_id} {position} is in nobody's hand") from error
+        return found if isinstance(found, Host) else None
+
+
+def _next_image(cluster: FaultyCluster, job_id: str, rng: random.Random) -> int:
+    """Return an image of the first chunk that is not announced yet, or else of the last one."""
+    done = max([number for job, number in cluster.announced() if job == job_id], default=0)
+    return min(JOB_IMAGES - 1, CHUNK * (done + 1) + rng.randrange(CHUNK))
 
 
 class FrozenPastLease:

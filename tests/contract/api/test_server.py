@@ -299,7 +299,12 @@ def test_clients_that_leave_at_the_same_time_do_not_hold_up_the_end(tmp_path: Pa
     for client in idle:
         client.request("GET", "/healthz")
         assert client.getresponse().read()
-    gone = threading.Thread(target=lambda: [client.close() for client in idle])
+
+    def leave() -> None:
+        for client in idle:
+            client.close()
+
+    gone = threading.Thread(target=leave)
     gone.start()
     began = time.monotonic()
     assert server.process.stop(signal.SIGINT) == 0
