@@ -164,12 +164,15 @@ class FaultyCluster(Cluster):
         return dict(self._rows(query))
 
     def a_job(self) -> str:
-        """Return a job in its middle."""
-        return wait_until(
-            lambda: next((job for job, left in self.active().items() if 200 < left < JOB_IMAGES), ""),
-            60,
-            "a job in its middle",
-        )
+        """Return a job in its middle; raise ``Missed`` where none gets there."""
+
+        def find() -> str:
+            return next((job for job, left in self.active().items() if 200 < left < JOB_IMAGES), "")
+
+        try:
+            return wait_until(find, 60)
+        except AssertionError as error:
+            raise Missed("no job is in its middle") from error
 
     def announced(self) -> set[tuple[str, int]]:
         """Return the chunks that are announced or in hand and not done."""
