@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from shutil import copyfile
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, func, inspect, select, text
 
 import migrations
 from jobs.errors import StartupError
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 HEAD = "0010"
 # A migration that has to wait for a table makes everybody behind it wait too: it gives up and is run again.
 LOCK_TIMEOUT = "5s"
+# PostgreSQL's advisory lock of whoever migrates: hosts that start together do so one after the other.
+MIGRATION_LOCK = int.from_bytes(b"captions")
 
 
 def upgrade(database: Database) -> None:
@@ -34,6 +36,8 @@ def upgrade(database: Database) -> None:
     Raises ``StartupError`` schema_outdated where another version wrote it.
     """
     with database.write() as connection:
+        if not database.is_sqlite:
+            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         if (current(connection) or "") >= HEAD:
             _check(connection)
             return

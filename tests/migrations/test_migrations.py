@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from sqlalchemy import inspect
 from jobs.errors import StartupError
 from jobs.settings import Settings
 from jobs.store.database import Database, open_database
-from jobs.store.schema import HEAD, check, current, upgrade
+from jobs.store.schema import HEAD, check, current, reach, upgrade
 from jobs.tables import Base
 
 
@@ -61,6 +64,36 @@ def test_upgrade_can_be_repeated_and_undone(database: Database) -> None:
         assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
     upgrade(database)
     check(database)
+
+
+_together: Barrier
+
+
+def _share(barrier: Barrier) -> None:
+    global _together
+    _together = barrier
+
+
+def _migrate(settings: Settings) -> None:
+    """Upgrade in the moment in which another process does."""
+    database = open_database(settings)
+    try:
+        reach(database)
+        _together.wait(timeout=60)
+        upgrade(database)
+        check(database)
+    finally:
+        database.close()
+
+
+def test_processes_that_start_together_migrate_one_after_the_other(postgres_url: str) -> None:
+    settings = Settings(database_url=postgres_url, redis_url="redis://localhost:1", bucket="unused")
+    spawn = multiprocessing.get_context("spawn")
+    _share(spawn.Barrier(2))
+    with ProcessPoolExecutor(1, spawn, initializer=_share, initargs=(_together,)) as pool:
+        other = pool.submit(_migrate, settings)
+        _migrate(settings)
+        other.result(timeout=60)
 
 
 def test_an_empty_database_is_refused_in_one_line(database: Database) -> None:
