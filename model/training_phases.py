@@ -188,7 +188,8 @@ def _critical(
 def _rates(
     config: CrossEntropyConfig | SelfCriticalConfig, step: int, total: int, warmup: int
 ) -> tuple[float, float]:
-    """Learning rates of network and encoder: a linear rise, then half a cosine down to a twentieth."""
-    fall = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    """Learning rates of network and encoder: a linear rise, half a cosine down to a twentieth, then that."""
+    span = max(total - warmup, 1)
+    fall = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(step - warmup, span) / span))
     share = (step + 1) / warmup if step < warmup else fall
     return share * config.learning_rate, share * config.encoder_learning_rate
