@@ -13,7 +13,7 @@ from typing import Any
 from model.captioner import DecodingOptions
 from model.decoding import SearchOptions
 from model.errors import InvalidOptions, TrainingError
-from model.options import check_options
+from model.options import MAX_LENGTH, check_options
 
 CONFIGS = Path(__file__).parent / "configs"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -192,8 +192,10 @@ def _check_together(config: TrainingConfig, where: str) -> None:
     network = config.network
     if isinstance(network, NetworkConfig) and network.width % network.heads:
         raise TrainingError(f"{where}: [network] width must be a multiple of heads")
-    if config.decoding.max_length > network.max_length:
-        raise TrainingError(f"{where}: [decoding] max_length is above the {network.max_length} of [network]")
+    if network.max_length < MAX_LENGTH:
+        # Requests are checked where no model is at hand: any may be asked for as much.
+        message = f"[network] max_length must be {MAX_LENGTH} or more: requests may ask for it"
+        raise TrainingError(f"{where}: {message}")
     try:
         check_options(DecodingOptions(**dataclasses.asdict(config.decoding)))
     except InvalidOptions as error:

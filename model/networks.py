@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from model.network import CaptionNetwork, NetworkShape
+from model.options import MAX_LENGTH
 from model.recurrent import RecurrentNetwork, RecurrentShape
 
 Network = CaptionNetwork | RecurrentNetwork
@@ -36,4 +37,8 @@ def parse_shape(values: dict[str, Any]) -> Shape:
         # Sizes are read before the weights are: an absurd one must not fill the memory.
         if not isinstance(value, int) or not 0 <= value <= 1 << 20:
             raise ValueError(f"{name} of the network is {value!r}")
-    return kinds[kind](**sizes)
+    shape = kinds[kind](**sizes)
+    if shape.max_length < MAX_LENGTH:
+        message = f"the network ends at {shape.max_length} words, and requests may ask for {MAX_LENGTH}"
+        raise ValueError(message)
+    return shape

@@ -134,6 +134,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another width": (lambda f: _network(f, width=32), "do not fit: .*size mismatch"),
     "absurd width": (lambda f: _network(f, width=1 << 40), "width of the network is"),
+    "too short": (lambda f: _network(f, max_length=49), "ends at 49 words, and requests may ask for 50"),
     "another kind": (lambda f: _network(f, kind="rnn"), "unknown kind of network 'rnn'"),
     "fewer words": (lambda f: _describe(f, vocabulary=["a"]), "5 words for 7 embeddings"),
     "another size": (lambda f: _describe(f, preprocessing={"width": 8}), "preprocessing is not this"),
