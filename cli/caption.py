@@ -84,7 +84,7 @@ def caption(
     done = resuming.find_done(images, places) if resume else resuming.NOTHING
     left = [image for image in images if image not in done.images]
     if resume:
-        say(f"captionfleet: {len(images) - len(left)} of {counted(len(images))} captioned already")
+        say(f"captionfleet: {resuming.summary(images, done)}")
     with stopping() as stop:
         items = _caption_all(settings, left, wanted, stop) if left else []
         final = [pair for pair in zip(left, items, strict=True) if pair[1].status in outputs.FINAL]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import outputs
-from cli.console import usage_error
+from cli.console import counted, usage_error
 from cli.places import Places
 
 if TYPE_CHECKING:
@@ -63,6 +63,14 @@ def find_done(images: Sequence[Path], places: Places) -> Done:
     return Done(frozenset(path for path in images if outputs.uri_of(path) in sources), items)
 
 
+def summary(images: Sequence[Path], done: Done) -> str:
+    """Return how much need not be done again, and what else the results file holds."""
+    said = f"{len(done.images)} of {counted(len(images))} captioned already"
+    theirs = sum(not is_here(item) for item in done.items)
+    kept = f"; {counted(theirs, 'result')} of a server, which names no files here, kept as well"
+    return said + (kept if theirs else "")
+
+
 def _has_files(image: Path, places: Places) -> bool:
     wanted = [outputs.sidecar_of(image, places.sidecar)] if places.sidecar else []
     if places.described and not places.in_place:
@@ -106,6 +114,14 @@ def _torn(line: bytes) -> bool:
 
 
 def merged(earlier: Sequence[Item], now: Sequence[Item]) -> list[Item]:
-    """Return all results, numbered anew, one for each image: the later one stays."""
-    latest = {item.source: item for item in (*earlier, *now)}
+    """Return all results, numbered anew, one for each file of this machine: the later one stays.
+
+    A server's results all stay: uploads have one source, and a job may name an object twice.
+    """
+    latest = {item.source if is_here(item) else n: item for n, item in enumerate((*earlier, *now))}
     return [item.model_copy(update={"position": n}) for n, item in enumerate(latest.values())]
+
+
+def is_here(item: Item) -> bool:
+    """Whether the image is a file, by its source; a server's are uploads, objects and web addresses."""
+    return item.source.startswith("file:")

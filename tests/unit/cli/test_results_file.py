@@ -11,7 +11,7 @@ from cli import outputs
 from cli.console import CommandFailed
 from cli.places import Places
 from cli.results_file import ResultsFile
-from cli.resuming import find_done, read_lines
+from cli.resuming import Done, find_done, merged, read_lines, summary
 from jobs.records import Item, ItemStatus
 
 
@@ -80,6 +80,21 @@ def test_failures_are_tried_again_and_kept_until_then(tmp_path: Path) -> None:
     done = find_done([Path("/photos/0.jpg"), Path("/photos/1.jpg")], Places(path))
     assert done.images == {Path("/photos/0.jpg")}
     assert [one.name for one in done.items] == ["0.jpg", "1.jpg"]
+
+
+def test_results_of_a_server_all_stay() -> None:
+    """Uploads have one source, and a job may name an object twice; of a file here the later result stays."""
+    sources = ("upload", "upload", "s3://bucket/a.jpg", "s3://bucket/a.jpg")
+    theirs = [item(n).model_copy(update={"source": source}) for n, source in enumerate(sources)]
+    found = merged([*theirs, item(4, None), item(5)], [item(4, "a cat")])
+    assert found[:4] == theirs
+    assert [(one.position, one.name, one.caption) for one in found[4:]] == [
+        (4, "4.jpg", "a cat"),
+        (5, "5.jpg", "a dog"),
+    ]
+    assert summary([Path("4.jpg")], Done(frozenset(), theirs)) == (
+        "0 of 1 image captioned already; 4 results of a server, which names no files here, kept as well"
+    )
 
 
 def test_images_that_share_a_sidecar_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
