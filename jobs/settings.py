@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -349,8 +350,14 @@ def _named_model(entry: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on, or to call, is this machine alone."""
-    return host == "localhost" or host.startswith("127.") or host == "::1"
+    """Whether an address to listen on, or to call, is this machine alone.
+
+    Names are not, but localhost: one such as 127.evil.example leads wherever its owner wants.
+    """
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -93,14 +93,20 @@ def test_without_keys_everything_belongs_to_the_local_owner(embedded: Services) 
     assert embedded.store.jobs.get("local", job["id"])[0].id == job["id"]
 
 
-@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.0.0.1:9", "[::1]:8080", "localhost"])
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.8.8.8:9", "[::1]:8080", "LocalHost"])
 def test_without_keys_this_machine_is_served(embedded: Services, host: str) -> None:
     client = Client(create_app(embedded), None)
     assert client.get("/v1/jobs", Host=host).status_code == 200
     assert client.get("/v1/jobs", Host=host, Origin=f"http://{host}").status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8080", "10.0.0.7:8080", "[::2]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "localhost.evil.example:8080", "10.0.0.7:8080", "[::2]"),
+        *("127.evil.example:8080", "127.0.0.1.evil.example", "127.0.0.1.", "127.", "127.1", "0x7f000001"),
+    ],
+)
 def test_without_keys_a_name_that_leads_here_is_refused(embedded: Services, host: str) -> None:
     client = Client(create_app(embedded), None)
     refused(client.get("/v1/jobs", Host=host), "forbidden", "CAPTIONFLEET_REQUIRE_KEYS=1")

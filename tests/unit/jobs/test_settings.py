@@ -42,6 +42,8 @@ def test_other_addresses_ask_for_keys() -> None:
     assert load_settings(host="0.0.0.0").keys_required
     for loopback in ("localhost", "127.0.0.1", "127.1.2.3", "::1"):
         assert not load_settings(host=loopback).keys_required
+    for name in ("127.example", "127.0.0.1.example", "localhost.example"):
+        assert load_settings(host=name).keys_required
 
 
 @pytest.mark.parametrize("missing", ["DATABASE_URL", "CAPTIONFLEET_BUCKET"])
