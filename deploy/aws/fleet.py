@@ -57,7 +57,7 @@ class Fleet(Construct):
             "Service",
             cluster=cluster,
             task_definition=self._task(repository, photos),
-            desired_count=0,
+            # No desired count: a release would set it again, and end the workers of a running job for a zero.
             # An instance has room for one worker: the old one goes before the new one comes.
             min_healthy_percent=0,
             max_healthy_percent=100,

@@ -142,6 +142,13 @@ def test_workers_run_on_spot_follow_the_backlog_and_can_be_none(service: Templat
     assert all(alarm["Namespace"] == "Captionfleet/captionfleet" for alarm in backlog)
 
 
+def test_a_release_leaves_the_number_of_workers_to_the_backlog(service: Template) -> None:
+    services = of_type(service, "AWS::ECS::Service")
+    (workers,) = [entry for entry in services if "CapacityProviderStrategy" in entry]
+    assert "DesiredCount" not in workers
+    assert [entry["DesiredCount"] for entry in services if entry is not workers]
+
+
 def test_alarms_may_use_their_topic_and_its_key(service: Template) -> None:
     allowed = [
         (statement["Action"], kind)
