@@ -91,7 +91,8 @@ def caption(
         failures = outputs.report_failures([item for _, item in final])
         unwritten = 0
         if final or not stop.asked:
-            unwritten = places.write(final, resuming.merged(done.items, [item for _, item in final]))
+            results = resuming.merged(done.items, [item for _, item in final])
+            unwritten = places.write(final, results, done.captioned)
         if stop.asked:
             captions = len(done.images) + len(final) - failures
             say(f"captionfleet: {captions} of {counted(len(images))} done; {resuming.advice(places)}")

@@ -133,30 +133,49 @@ def sidecar_of(path: Path, kind: str) -> Path:
     return path.with_suffix(f".{kind}")
 
 
+def is_there(path: Path) -> bool:
+    """Whether something has this name; nothing has one that cannot be looked up, as it is too long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def write_sidecars(results: Iterable[tuple[Path, Item]], kind: str, *, overwrite: bool) -> int:
     """Write a file beside each image that has a caption; what is there already stays unless ``overwrite``.
 
-    Returns how many images have none because another one's has its name, as of ``a.jpg`` and ``a.png``.
+    Returns how many images have none: another one's has the name, as of ``a.jpg`` and ``a.png``, or it
+    cannot be written. Each is said, and the others are written.
     """
-    from jobs.sidecars import sidecar
-
     owners: dict[Path, Path] = {}
-    nameless = 0
+    failed = 0
     for path, item in results:
         target = sidecar_of(path, kind)
         if item.caption is None:
             continue
         if target in owners:
-            nameless += 1
+            failed += 1
             taken = printable(f"{target.name} is {owners[target].name}'s")
             say(f"captionfleet: {printable(str(path))} has no sidecar: {taken}")
             continue
-        if target.exists() and not overwrite:
+        if is_there(target) and not overwrite:
             say(f"captionfleet: {printable(str(target))} exists already and is left as it is")
             continue
-        save(target, [sidecar(kind, item.model_dump(mode="json"))])
+        failed += not _write_sidecar(target, kind, item)
         owners[target] = path
-    return nameless
+    return failed
+
+
+def _write_sidecar(target: Path, kind: str, item: Item) -> bool:
+    """Write one sidecar, or say why it cannot be; return whether it is written."""
+    from jobs.sidecars import sidecar
+
+    try:
+        save(target, [sidecar(kind, item.model_dump(mode="json"))])
+    except CommandFailed as error:
+        say(f"captionfleet: {printable(error.message)}")
+        return False
+    return True
 
 
 def save(path: Path | None, blocks: Iterable[bytes]) -> None:
@@ -183,4 +202,6 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
         reason = (error.strerror or str(error)).lower()
         raise CommandFailed(f"{path} cannot be written: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # What could not be made cannot be taken away either, and why was said.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -38,14 +38,19 @@ class Places:
         if self.sidecar is not None:
             outputs.check_folders({image.absolute().parent for image in images})
 
-    def write(self, final: Sequence[tuple[Path, Item]], items: Sequence[Item]) -> int:
+    def write(
+        self,
+        final: Sequence[tuple[Path, Item]],
+        items: Sequence[Item],
+        earlier: Sequence[tuple[Path, Item]] = (),
+    ) -> int:
         """Write the results of these images, and all ``items`` into the file; return how many writes failed.
 
-        The file comes last, since a later run takes what is in it for done. One that no run goes on with is
-        written in any case: captions are not to be lost with a sidecar.
+        Sidecars that ``earlier`` images lack are written, too. The file comes last, since a later run takes
+        what is in it for done. One that no run goes on with is written even where this one is ended before.
         """
         try:
-            failed = self._write_beside(final)
+            failed = self._write_beside(final, earlier)
         except BaseException:
             if self.output is not None and outputs.file_format(self.output) != "jsonl":
                 outputs.write(self.output, items)
@@ -56,11 +61,13 @@ class Places:
             outputs.show([item for _, item in final], as_json=self.as_json)
         return failed
 
-    def _write_beside(self, final: Sequence[tuple[Path, Item]]) -> int:
+    def _write_beside(self, final: Sequence[tuple[Path, Item]], earlier: Sequence[tuple[Path, Item]]) -> int:
         """Write sidecars and descriptions; return how many could not be."""
         failed = 0
         if self.sidecar is not None:
-            failed = outputs.write_sidecars(final, self.sidecar, overwrite=self.overwrite)
+            beside = {path: outputs.sidecar_of(path, self.sidecar) for path, _ in earlier}
+            missing = [(path, item) for path, item in earlier if not outputs.is_there(beside[path])]
+            failed = outputs.write_sidecars((*missing, *final), self.sidecar, overwrite=self.overwrite)
         if self.described:
             failed += write_metadata(final, self.described, in_place=self.in_place, overwrite=self.overwrite)
         return failed

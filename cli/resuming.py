@@ -21,10 +21,11 @@ _LINE = b'{"position":'
 
 @dataclass(frozen=True)
 class Done:
-    """Images that have captions, and the lines a results file has of them and others."""
+    """Images that have captions, the lines a results file has of them and others, and whose these are."""
 
     images: frozenset[Path]
     items: Sequence[Item]
+    captioned: Sequence[tuple[Path, Item]] = ()
 
 
 NOTHING = Done(frozenset(), ())
@@ -59,8 +60,10 @@ def find_done(images: Sequence[Path], places: Places) -> Done:
     if places.output is None:
         return Done(frozenset(image for image in images if _has_files(image, places)), ())
     items = [item for item, _ in read_lines(places.output)]
-    sources = {item.source for item in items if item.caption is not None}
-    return Done(frozenset(path for path in images if outputs.uri_of(path) in sources), items)
+    captions = {item.source: item for item in items if item.caption is not None}
+    named = [(path, captions.get(outputs.uri_of(path))) for path in images]
+    captioned = [(path, item) for path, item in named if item is not None]
+    return Done(frozenset(path for path, _ in captioned), items, captioned)
 
 
 def summary(images: Sequence[Path], done: Done) -> str:
@@ -75,7 +78,7 @@ def _has_files(image: Path, places: Places) -> bool:
     wanted = [outputs.sidecar_of(image, places.sidecar)] if places.sidecar else []
     if places.described and not places.in_place:
         wanted.append(places.described[image])
-    return all(path.exists() for path in wanted)
+    return all(outputs.is_there(path) for path in wanted)
 
 
 def read_lines(path: Path) -> Iterator[tuple[Item, int]]:

@@ -103,7 +103,7 @@ class Record:
         """Whether an image has been captioned: by the file where there is one, else by its sidecar."""
         if self._file is not None:
             return outputs.uri_of(image) in self._file.sources
-        return outputs.sidecar_of(image, self._sidecar or "").exists()
+        return outputs.is_there(outputs.sidecar_of(image, self._sidecar or ""))
 
     def keep(self, images: Sequence[Path], items: Sequence[Item]) -> None:
         """Write what is final, and show it."""

@@ -12,6 +12,7 @@ from cli.console import CommandFailed
 from cli.places import Places
 from cli.results_file import ResultsFile
 from cli.resuming import Done, find_done, merged, read_lines, summary
+from cli.watch import Record
 from jobs.records import Item, ItemStatus
 
 
@@ -105,11 +106,54 @@ def test_images_that_share_a_sidecar_are_named(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_a_sidecar_that_cannot_be_written_is_not_taken_for_done(tmp_path: Path, kind: str) -> None:
-    """A run that goes on with the file writes it; a file that none goes on with has the captions at least."""
+def test_a_sidecar_that_cannot_be_written_costs_no_other_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     output = tmp_path / f"x.{kind}"
-    # With the longer ending the name is longer than any may be.
-    image = tmp_path / ("n" * 251 + ".jpg")
-    with pytest.raises(OSError, match="too long"):
-        Places(output, "json").write([(image, item(0))], [item(0)])
-    assert output.exists() == (kind == "csv")
+    items = [item(0), item(1), item(2)]
+    # With the longer ending the name is longer than any may be; a folder that has gone takes nothing either.
+    images = [tmp_path / ("n" * 251 + ".jpg"), tmp_path / "gone" / "1.jpg", tmp_path / "2.jpg"]
+    assert Places(output, "json").write(list(zip(images, items, strict=True)), items) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" cannot be written: ")[2] for line in said] == [
+        "file name too long",
+        "no such file or directory",
+    ]
+    assert (tmp_path / "2.json").exists()
+    assert output.read_text().count("a dog") == 3
+
+
+def test_a_sidecar_that_could_not_be_written_is_not_taken_for_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that goes on with the file writes it, and from the file; those that are there stay."""
+    images = [tmp_path / "gone" / "0.jpg", tmp_path / "1.jpg"]
+    places = Places(tmp_path / "x.jsonl", "txt")
+    items = [item(n).model_copy(update={"source": outputs.uri_of(image)}) for n, image in enumerate(images)]
+    assert places.write(list(zip(images, items, strict=True)), items) == 1
+    (tmp_path / "1.txt").write_text("mine")
+    (tmp_path / "gone").mkdir()
+    capsys.readouterr()
+    done = find_done(images, places)
+    assert done.images == set(images)
+    assert places.write([], done.items, done.captioned) == 0
+    assert (tmp_path / "gone" / "0.txt").read_text() == "a dog\n"
+    assert (tmp_path / "1.txt").read_text() == "mine"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("output", [None, "x.jsonl"])
+def test_watching_goes_on_past_a_sidecar_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str | None
+) -> None:
+    """By the file both are done; without one, the next start tries what has no sidecar."""
+    images = [tmp_path / ("n" * 251 + ".jpg"), tmp_path / "1.jpg"]
+    items = [item(n).model_copy(update={"source": outputs.uri_of(image)}) for n, image in enumerate(images)]
+    record = Record(tmp_path / output if output else None, "json")
+    assert not any(map(record.has, images))
+    record.keep(images, items)
+    shown = capsys.readouterr()
+    assert shown.out == "0.jpg\ta dog\n1.jpg\ta dog\n"
+    assert "cannot be written: file name too long" in shown.err
+    assert (tmp_path / "1.json").exists()
+    assert [record.has(image) for image in images] == [output is not None, True]
