@@ -85,15 +85,17 @@ class Service(Stack):
             _let_in(part.security_group, database, broker)
         _migrate_first(api, fleet.service, events.service)
         Watch(self, "Watch", deployment=deployment, api=api, database=database, fleet=fleet, photos=photos)
-        self._tell(api, photos, cluster)
+        self._tell(api, events, photos, cluster)
 
-    def _tell(self, api: Api, photos: PhotoEvents, cluster: ecs.ICluster) -> None:
+    def _tell(self, api: Api, events: EventConsumer, photos: PhotoEvents, cluster: ecs.ICluster) -> None:
         outputs = {
             "Address": api.balancer.load_balancer_dns_name,
             "PhotosBucket": photos.bucket.bucket_name,
+            "Queue": photos.queue.queue_url,
             "DeadLetterQueue": photos.dead_letters.queue_url,
             "ClusterName": cluster.cluster_name,
             "ApiService": api.service.service_name,
+            "EventsService": events.service.service_name,
         }
         for name, value in outputs.items():
             CfnOutput(self, name, value=value)

@@ -35,13 +35,18 @@ class EventConsumer(Construct):
         software.grant(task.task_role)
         photos.bucket.grant_read(task.task_role)
         photos.queue.grant_consume_messages(task.task_role)
+        # `captionfleet events replay` runs in a task of this definition, too.
+        photos.queue.grant_send_messages(task.task_role)
         photos.dead_letters.grant_send_messages(task.task_role)
         photos.dead_letters.grant_consume_messages(task.task_role)
         container = task.add_container(
             "events",
             image=ecs.ContainerImage.from_ecr_repository(repository, software.deployment.tag),
-            command=["events", "--queue-url", photos.queue.queue_url],
-            environment=software.environment(CAPTIONFLEET_ALIVE_FILE="/tmp/alive"),  # noqa: S108
+            command=["events"],
+            environment=software.environment(
+                CAPTIONFLEET_ALIVE_FILE="/tmp/alive",  # noqa: S108
+                CAPTIONFLEET_EVENTS_QUEUE_URL=photos.queue.queue_url,
+            ),
             secrets=software.secrets(),
             logging=log_driver(self, "Log"),
             readonly_root_filesystem=True,

@@ -21,6 +21,7 @@ from storage import PhotoEvents
 
 OLD_JOB = Duration.hours(6)
 GIB = 1 << 30
+REPLAY = "mend the reason, then `captionfleet events replay` in a task of the event consumer"
 
 
 class Watch(Construct):
@@ -50,7 +51,7 @@ class Watch(Construct):
         )
         dead = photos.dead_letters.metric_approximate_number_of_messages_visible()
         space = database.instance.metric_free_storage_space()
-        self._alarm("DeadLetters", dead, 1, "Events that could not become jobs: captionfleet events replay")
+        self._alarm("DeadLetters", dead, 1, "Events that could not become jobs: " + REPLAY)
         self._alarm("OldJob", oldest, OLD_JOB.to_seconds(), "A job is older than six hours")
         self._alarm("ApiErrors", failures, 10, "The API answered with errors of its own")
         self._alarm("DatabaseSpace", space, 5 * GIB, "The database's disk is nearly full", below=True)

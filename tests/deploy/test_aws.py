@@ -28,6 +28,21 @@ def containers(template: Template) -> Iterator[dict[str, Any]]:
         yield from task["ContainerDefinitions"]
 
 
+def several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def sqs_rights(policy: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a policy lets a role do with which queue."""
+    return [
+        (action, queue["Fn::GetAtt"][0])
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in several(statement["Action"])
+        if action.startswith("sqs:")
+        for queue in several(statement["Resource"])
+    ]
+
+
 def test_cfn_lint_finds_nothing(synthesised: Path) -> None:
     files = [str(file) for file in synthesised.glob("*.template.json")]
     # W3005: the CDK states dependencies that a reference already implies.
@@ -84,10 +99,23 @@ def test_new_photos_are_announced_and_what_fails_is_kept(service: Template) -> N
     assert [queue["RedrivePolicy"]["maxReceiveCount"] for queue in queues if "RedrivePolicy" in queue] == [5]
 
 
+def test_the_event_consumer_alone_may_replay_dead_letters(service: Template) -> None:
+    """`captionfleet events replay` takes from the one queue and sends to the other."""
+    queues = [name for name, entry in service["Resources"].items() if entry["Type"] == "AWS::SQS::Queue"]
+    assert len(queues) == 2
+    (rights,) = [found for policy in of_type(service, "AWS::IAM::Policy") if (found := sqs_rights(policy))]
+    for queue in queues:
+        for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:SendMessage"):
+            assert (action, queue) in rights
+    task = next(found for found in containers(service) if found["Command"] == ["events"])
+    given = {entry["Name"]: entry["Value"] for entry in task["Environment"]}
+    assert given["CAPTIONFLEET_EVENTS_QUEUE_URL"] == service["Outputs"]["Queue"]["Value"]
+
+
 def test_no_right_on_everything(service: Template) -> None:
     for policy in of_type(service, "AWS::IAM::Policy"):
         for statement in policy["PolicyDocument"]["Statement"]:
-            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            actions = several(statement["Action"])
             assert "*" not in actions
             assert not any(action.endswith(":*") for action in actions), statement
             if statement["Resource"] == "*" and "cloudwatch:PutMetricData" in actions:
