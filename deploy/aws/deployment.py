@@ -54,8 +54,6 @@ class Deployment:
     photos_bucket: str = ""
     """A bucket that exists and whose events come from EventBridge; empty: one is made, with notifications."""
     photos_prefix: str = ""
-    photos_owner: str = "events"
-    """Whose jobs the bucket's events make."""
     retention_days: int = 30
     alarm_email: str = ""
 
