@@ -30,6 +30,7 @@ THREADS_PER_DECODER = 2
 THREADS_FAST = 4
 # Waiting for strangers' servers costs a thread and nothing else.
 THREADS_WEB = 32
+THREADS_WEB_FAST = 16
 # A chunk's first images show how long each step takes; spans of all would cost more than they tell.
 IMAGES_TRACED = 8
 RETRY_PAUSES_S = (0.5,)
@@ -55,7 +56,8 @@ class Images:
         self._bulk = ThreadPoolExecutor(bulk, thread_name_prefix="load")
         self._fast = ThreadPoolExecutor(THREADS_FAST, thread_name_prefix="load-fast")
         self._web = ThreadPoolExecutor(THREADS_WEB, thread_name_prefix="load-web")
-        self._places = bulk + THREADS_FAST + THREADS_WEB
+        self._web_fast = ThreadPoolExecutor(THREADS_WEB_FAST, thread_name_prefix="load-web-fast")
+        self._places = bulk + THREADS_FAST + THREADS_WEB + THREADS_WEB_FAST
         STAGE_PLACES.add(self._places, "fetch")
 
     def load(self, hold: Hold, options: DecodingOptions) -> list[Future[Loaded]]:
@@ -67,11 +69,11 @@ class Images:
         keys = self._cache.keys(claim, options)
         known = self._cache.known(keys, claim) if keys else {}
         self._batcher.expect(options, len(claim.items) - len(known), fast=claim.fast)
-        usual = self._fast if claim.fast else self._bulk
+        usual, web = (self._fast, self._web_fast) if claim.fast else (self._bulk, self._web)
         return [
             _done(known[item.position])
             if item.position in known
-            else (self._web if item.source.startswith(WEB) else usual).submit(
+            else (web if item.source.startswith(WEB) else usual).submit(
                 self._load, hold, options, keys, item, hold.span if number < IMAGES_TRACED else None
             )
             for number, item in enumerate(claim.items)
@@ -79,7 +81,7 @@ class Images:
 
     def close(self) -> None:
         """Begin nothing more; a fetch that hangs is not waited for."""
-        for threads in (self._bulk, self._fast, self._web):
+        for threads in (self._bulk, self._fast, self._web, self._web_fast):
             threads.shutdown(wait=False, cancel_futures=True)
         STAGE_PLACES.add(-self._places, "fetch")
 
