@@ -66,7 +66,7 @@ class Api(Construct):
             circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
             health_check_grace_period=Duration.minutes(2),
         )
-        self.balancer = self._balancer(network, access_logs)
+        self.balancer = self._balancer(network, access_logs, public=bool(chosen.certificate_arn))
         self.targets = self._listen(chosen.certificate_arn, chosen.allowed_cidr)
 
     def _container(
@@ -94,7 +94,9 @@ class Api(Construct):
         )
         return container
 
-    def _balancer(self, network: Network, access_logs: s3.IBucket) -> balancing.ApplicationLoadBalancer:
+    def _balancer(
+        self, network: Network, access_logs: s3.IBucket, *, public: bool
+    ) -> balancing.ApplicationLoadBalancer:
         group = ec2.SecurityGroup(
             self,
             "BalancerGroup",
@@ -106,7 +108,10 @@ class Api(Construct):
             self,
             "Balancer",
             vpc=network.vpc,
-            internet_facing=True,
+            internet_facing=public,
+            vpc_subnets=ec2.SubnetSelection(
+                subnet_type=ec2.SubnetType.PUBLIC if public else ec2.SubnetType.PRIVATE_WITH_EGRESS
+            ),
             security_group=group,
             # Longer than the longest poll (30 s); uploads and downloads send all the time.
             idle_timeout=Duration.seconds(60),
@@ -123,7 +128,7 @@ class Api(Construct):
             )
             self.balancer.add_redirect()
         else:
-            # No certificate: keys would cross the internet in the clear, so only a private range may call.
+            # No certificate: keys would cross the internet in the clear, so only private addresses may call.
             listener = self.balancer.add_listener("Http", port=80, open=False)
             listener.connections.allow_default_port_from(
                 ec2.Peer.ipv4(allowed_cidr), "Without a certificate: from here only"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING, Any
 
-from constructs import Node
+if TYPE_CHECKING:
+    from constructs import Node
+
+PRIVATE = [IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,9 @@ class Deployment:
 
     # Who reaches the API
     certificate_arn: str = ""
-    """ACM certificate: with one the balancer speaks HTTPS to all, without only HTTP to `allowed_cidr`."""
+    """ACM certificate: with one the balancer speaks HTTPS to all; without, it is internal and speaks HTTP."""
     allowed_cidr: str = "10.0.0.0/8"
+    """Without a certificate: the private addresses that may call."""
     origin: str = ""
     """Where the web page is served, for direct uploads from browsers, such as https://captions.example.com."""
 
@@ -56,6 +61,14 @@ class Deployment:
     photos_prefix: str = ""
     retention_days: int = 30
     alarm_email: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` where keys would cross the internet in the clear."""
+        callers = IPv4Network(self.allowed_cidr)
+        if not self.certificate_arn and not any(callers.subnet_of(private) for private in PRIVATE):
+            raise ValueError(
+                f"allowed_cidr={callers} is not private, and plain HTTP shows keys: give certificate_arn"
+            )
 
     @property
     def worker_instance_types(self) -> list[str]:

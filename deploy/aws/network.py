@@ -1,4 +1,4 @@
-"""The network: public subnets for the load balancer, private ones for what works, isolated ones for data."""
+"""The network: public subnets for a load balancer, private ones for what works, isolated ones for data."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,6 +198,16 @@ def test_what_tasks_mount_is_a_volume_of_their_image(service: Template) -> None:
         assert "\nVOLUME /tmp\n" in (AWS.parents[1] / name).read_text()
 
 
+def balancer_place(template: Template) -> tuple[str, str]:
+    """The load balancer's scheme and its subnets' type."""
+    balancer = only(template, "AWS::ElasticLoadBalancingV2::LoadBalancer")
+    subnets = [template["Resources"][subnet["Ref"]]["Properties"] for subnet in balancer["Subnets"]]
+    (kind,) = {
+        tag["Value"] for subnet in subnets for tag in subnet["Tags"] if tag["Key"] == "aws-cdk:subnet-type"
+    }
+    return balancer["Scheme"], kind
+
+
 def test_without_a_certificate_only_private_addresses_may_call(service: Template) -> None:
     (balancer,) = [
         group
@@ -204,6 +215,8 @@ def test_without_a_certificate_only_private_addresses_may_call(service: Template
         if group["GroupDescription"] == "The load balancer"
     ]
     assert [rule["CidrIp"] for rule in balancer["SecurityGroupIngress"]] == ["10.0.0.0/8"]
+    # By its public addresses nobody of them could reach it.
+    assert balancer_place(service) == ("internal", "Private")
 
 
 def test_other_choices(tmp_path: Path) -> None:
@@ -224,9 +237,28 @@ def test_other_choices(tmp_path: Path) -> None:
     assert rule["detail"] == {"bucket": {"name": ["my-photos"]}, "object": {"key": [{"prefix": "in/"}]}}
     ports = sorted(listener["Port"] for listener in of_type(service, "AWS::ElasticLoadBalancingV2::Listener"))
     assert ports == [80, 443]
+    assert balancer_place(service) == ("internet-facing", "Public")
 
 
-@pytest.mark.parametrize("wrong", ["gpu=perhaps"])
-def test_a_choice_that_does_not_fit_is_refused(tmp_path: Path, wrong: str) -> None:
-    with pytest.raises(AssertionError, match="ValueError"):
-        synthesise(tmp_path, wrong)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("gpu", "perhaps", "true or false"),
+        ("max_workers", "many", "many"),
+        ("allowed_cidr", "0.0.0.0/0", "give certificate_arn"),
+        ("allowed_cidr", "10.0.0.0/7", "give certificate_arn"),
+        ("allowed_cidr", "here", "here"),
+    ],
+)
+def test_a_choice_that_does_not_fit_is_refused(load: object, name: str, value: str, message: str) -> None:
+    read = load("deployment").Deployment.from_context  # type: ignore[operator]
+    with pytest.raises(ValueError, match=message):
+        read(SimpleNamespace(try_get_context={name: value}.get))
+
+
+@pytest.mark.parametrize(
+    "choices", [{"allowed_cidr": "172.20.0.0/16"}, {"allowed_cidr": "0.0.0.0/0", "certificate_arn": "arn"}]
+)
+def test_callers_in_the_clear_have_private_addresses(load: object, choices: dict[str, str]) -> None:
+    read = load("deployment").Deployment.from_context  # type: ignore[operator]
+    assert read(SimpleNamespace(try_get_context=choices.get)).allowed_cidr == choices["allowed_cidr"]

@@ -2,30 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from types import ModuleType
-
 import pytest
-
-from tests.deploy.synthesis import AWS
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> object:
-    """Load a module of the deployment, which is a folder of scripts and no package."""
-    monkeypatch.syspath_prepend(str(AWS))
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, AWS / f"{name}.py")
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.mark.parametrize("most", [1, 3, 8, 18, 40, 200])
