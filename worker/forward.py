@@ -35,6 +35,14 @@ class Entry:
     future: Future[list[Caption]] = field(default_factory=Future)
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """Why a batch failed, and whether for want of memory."""
+
+    words: str
+    memory: bool
+
+
 _Shape = tuple[int | None, int | None, int | None, bool]
 
 
@@ -65,15 +73,28 @@ class Forward:
         if len(entries) > self.limit(options):
             self._halves(entries)
             return
+        failure = self._attempt(entries)
+        if failure is None:
+            return
+        if failure.memory:
+            self._out_of_memory(entries, failure.words)
+        else:
+            self._failed(entries, failure.words)
+
+    def _attempt(self, entries: Sequence[Entry]) -> _Failure | None:
+        """Caption a batch; a failure comes back in words, since what is tried next needs the device's memory.
+
+        An exception would keep the frames it came through, and with them the failed batch's activations.
+        """
         try:
             results = self._caption(entries)
         except (ModelOutOfMemory, MemoryError) as error:
-            self._out_of_memory(entries, error)
+            return _Failure(str(error), memory=True)
         except Exception as error:
-            self._failed(entries, error)
-        else:
-            for entry, captions in zip(entries, results, strict=True):
-                _resolve(entry, captions)
+            return _Failure(f"{type(error).__name__}: {ascii(str(error))[1:200]}", memory=False)
+        for entry, captions in zip(entries, results, strict=True):
+            _resolve(entry, captions)
+        return None
 
     def _caption(self, entries: Sequence[Entry]) -> list[list[Caption]]:
         with self._watchdog.watching():
@@ -88,9 +109,9 @@ class Forward:
         self._run(entries[:middle])
         self._run(entries[middle:])
 
-    def _out_of_memory(self, entries: Sequence[Entry], error: BaseException) -> None:
+    def _out_of_memory(self, entries: Sequence[Entry], words: str) -> None:
         if len(entries) == 1:
-            message = f"the device's memory does not suffice even for this image alone: {error}"
+            message = f"the device's memory does not suffice even for this image alone: {words}"
             entries[0].future.set_exception(ItemError(ItemCode.MODEL_OUT_OF_MEMORY, message))
             return
         smaller = (len(entries) + 1) // 2
@@ -98,13 +119,13 @@ class Forward:
         self._limits[_shape(entries[0].options)] = smaller
         self._halves(entries)
 
-    def _failed(self, entries: Sequence[Entry], error: Exception) -> None:
+    def _failed(self, entries: Sequence[Entry], words: str) -> None:
         if len(entries) > 1:
-            log.warning("a batch of %d images failed (%r); looking for the bad one", len(entries), error)
+            log.warning("a batch of %d images failed (%s); looking for the bad one", len(entries), words)
             self._halves(entries)
             return
         self._check_captioner()
-        message = f"the captioner failed on this image: {type(error).__name__}: {ascii(str(error))[1:200]}"
+        message = f"the captioner failed on this image: {words}"
         entries[0].future.set_exception(ItemError(ItemCode.CAPTION_FAILED, message))
 
     def _check_captioner(self) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
@@ -17,10 +18,13 @@ from hypothesis import strategies as st
 
 from jobs.errors import ItemError
 from model.captioner import Caption, DecodingOptions, Pixels
+from model.errors import ModelOutOfMemory
 from tests.captioners import Behaviour, ColourCaptioner, pixels
 from tests.processes import wait_until
 from worker.batcher import BULK_PATIENCE_S, Batcher
+from worker.forward import Entry, Forward
 from worker.stopping import Stopped
+from worker.watchdog import Watchdog
 
 ROOT = Path(__file__).parents[3]
 GREEDY = DecodingOptions(num_beams=1, num_captions=1)
@@ -187,6 +191,44 @@ def test_memory_that_does_not_suffice_for_one_image(batcher: Batcher, captioner:
     assert text(futures[2]) == "picture 2"
 
 
+class Activations:
+    """What a forward pass has on the device."""
+
+
+class Hoarder(ColourCaptioner):
+    """Fails with activations in its frame; each batch notes whether an earlier one's are still there."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__()
+        self.error = error
+        self.held: list[bool] = []
+        self.before: weakref.ref[Activations] | None = None
+
+    def caption(self, images: Pixels, options: DecodingOptions) -> list[list[Caption]]:
+        self.held.append(self.before is not None and self.before() is not None)
+        if len(images) == 1:
+            return super().caption(images, options)
+        activations = Activations()
+        self.before = weakref.ref(activations)
+        try:
+            raise ValueError("the device's own error")
+        except ValueError as error:
+            raise self.error("the batch failed") from error
+
+
+@pytest.mark.parametrize("error", [ModelOutOfMemory, RuntimeError])
+def test_a_failed_batch_is_gone_from_memory_before_its_halves_are_tried(error: type[Exception]) -> None:
+    captioner = Hoarder(error)
+    watchdog = Watchdog(60)
+    forward = Forward(captioner, watchdog, batch_size=4)
+    entries = [Entry(pixels(number), GREEDY, 0.0) for number in range(4)]
+    forward.run(entries)
+    watchdog.close()
+    assert [text(entry.future) for entry in entries] == [f"picture {number}" for number in range(4)]
+    assert len(captioner.held) > 4
+    assert not any(captioner.held)
+
+
 def test_a_wrong_shape_is_one_images_trouble(batcher: Batcher, captioner: ColourCaptioner) -> None:
     hold(batcher, captioner)
     odd = batcher.submit(pixels(1)[:8], GREEDY, fast=False)
@@ -280,6 +322,7 @@ def test_every_image_gets_its_own_answer(plan: list[Any], memory: int) -> None:
 
 DEADLY = """
 import logging, sys
+from model.errors import ModelOutOfMemory
 from tests.captioners import Behaviour, ColourCaptioner, pixels
 from worker.batcher import Batcher
 from model.captioner import DecodingOptions
