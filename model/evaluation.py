@@ -65,10 +65,12 @@ def evaluate(
     with_meteor: bool = True,
     page: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_scores: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Caption the photos of a split and score them; ``model`` as for ``load_captioner``.
 
-    ``page`` is an HTML file to write, with the first photos, their references, greedy and beam captions.
+    ``page`` is an HTML file to write, with the first photos, their references, greedy and beam captions;
+    ``on_scores`` has the figures before that begins.
     Raises ``TrainingError`` if the data is unusable, ``CheckpointInvalid`` or ``InvalidOptions`` else.
     """
     photos = select(read_captions(captions, images), split)[:limit]
@@ -89,6 +91,8 @@ def evaluate(
         round(len(photos) / seconds, 2),
         said,
     )
+    if on_scores is not None:
+        on_scores(found)
     if page is not None:
         columns = _columns(captioner, images, photos[:MOST_PHOTOS], resolved, said, report)
         _write_page(page, found, images, photos, columns)
@@ -104,10 +108,12 @@ def evaluate_results(
     *,
     with_meteor: bool = True,
     page: Path | None = None,
+    on_scores: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Score a results file of any model (``read_results``); failed items count as empty captions.
 
     Photos of the split that the file does not name are not scored; ``missing`` says how many they are.
+    ``page`` and ``on_scores`` as for ``evaluate``.
     """
     photos = {photo.name: photo for photo in select(read_captions(captions, images), split)}
     said = matched(read_results(results), photos)
@@ -118,6 +124,8 @@ def evaluate_results(
     texts = list(said.values())
     statistics = text_statistics(texts) | {"missing": len(photos) - len(said)}
     found = Evaluation(results.name, split, {}, scores, statistics, fluency(texts), None, said)
+    if on_scores is not None:
+        on_scores(found)
     if page is not None:
         _write_page(page, found, images, [photos[name] for name in said], {results.name: said})
     return found

@@ -16,6 +16,7 @@ from tests.processes import reserve_port
 from tests.unit.cli.conftest import Run
 
 LOCKED = "/sys" if sys.platform == "linux" else "/System"
+EVALUATE = "evaluate --images . --captions list.csv"
 DISTRIBUTED = {
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "DATABASE_URL": "postgresql://127.0.0.1:1/none",
@@ -79,8 +80,15 @@ def _files(tmp_path: Path) -> None:
         ("results job_1 -o x.xml", "x.xml: results are written as .jsonl, .csv, .parquet, .zip"),
         ("results job_1 -o no/x.csv", "no/x.csv cannot be written: no such folder"),
         ("serve --port 99999", "Invalid value for '--port'"),
-        ("evaluate --images . --captions list.csv -o no/such/x.json", "the folder of no/such/x.json"),
-        ("evaluate --images . --captions list.csv --page no/x.html", "the folder of no/x.html"),
+        (f"{EVALUATE} -o no/such/x.json", "no/such/x.json cannot be written: no such folder"),
+        (f"{EVALUATE} --page no/x.html", "no/x.html cannot be written: no such folder"),
+        (f"{EVALUATE} -o empty", "empty cannot be written: it is a folder"),
+        (f"{EVALUATE} --page {LOCKED}/x.html", f"{LOCKED}/x.html cannot be written: "),
+        (f"{EVALUATE} small --results x.csv", "scores captions that are there: leave MODEL out"),
+        (
+            f"{EVALUATE} --results x.csv --num-beams 1 --limit 3 --device cpu",
+            "scores captions that are there: leave --num-beams, --limit, --device out",
+        ),
         (
             "train --images . --captions list.csv --from small --encoder-weights random",
             "--from brings its own encoder weights",

@@ -14,7 +14,7 @@ from PIL import Image
 from model import scores
 from model.captioner import DecodingOptions
 from model.errors import TrainingError
-from model.evaluation import evaluate, evaluate_results
+from model.evaluation import Evaluation, evaluate, evaluate_results
 from model.java_tools import find_java, meteor, treebank_tokenize
 from model.scores import fluency, reference_scores, spearman, text_statistics
 
@@ -191,6 +191,8 @@ def test_the_page_shows_what_was_said_and_runs_nothing(world: World, artifact: P
     assert set(re.findall(r'(?:src|href)="([a-z]+:)', text)) == {"data:"}
     picture = base64.b64decode(re.findall(r'base64,([^"]+)"', text)[0])
     assert Image.open(io.BytesIO(picture)).size == (320, 240)
+    scored: list[Evaluation] = []
     with pytest.raises(TrainingError, match=r"page .* cannot be written: Is a directory"):
         evaluate(str(artifact), world.images, captions, limit=1, with_meteor=False, page=tmp_path,
-                 on_progress=lambda _: None)  # fmt: skip
+                 on_progress=lambda _: None, on_scores=scored.append)  # fmt: skip
+    assert [list(one.captions) for one in scored] == [["40.png"]]
