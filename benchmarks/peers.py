@@ -23,8 +23,10 @@ from PIL import Image
 from benchmarks.figures import Figure, Setting
 from benchmarks.machine import describe_machine
 from model.captioner import Captioner, DecodingOptions
+from model.encoder_base import GridEncoder
 from model.images import read_image
 from model.loading import load_captioner
+from model.networks import Network
 
 STEPS = 20
 ROUNDS = 3
@@ -90,18 +92,21 @@ def transformers_loop(folder: Path, batch: int) -> Peer:
     return Peer(f"transformers BLIP-base, {how}", caption, max(batch, 3))
 
 
+def same_sizes(model: str) -> tuple[GridEncoder, Network]:
+    """Make the encoder of a model and a network of its sizes, whose random weights end no caption early."""
+    from model.networks import build_network
+    from model.starting_point import load_start
+
+    start = load_start(model)
+    return start.encoder.eval(), build_network(start.network.shape).eval()
+
+
 def plain_torch(model: str) -> Peer:
     """The shipped network run the plain way: Pillow decodes in full, torch fp32 in batches of 32."""
-    from model.artifact import read_artifact
-    from model.encoder import build_encoder
-    from model.loading import model_folder
-    from model.network import CaptionNetwork, NetworkShape
     from model.sampling import draw
 
-    about = read_artifact(model_folder(model)).description
-    encoder = build_encoder(about["encoder"])
-    network = CaptionNetwork(NetworkShape(vocabulary=len(about["vocabulary"]) + 4)).eval()
-    side = about["preprocessing"]["width"]
+    encoder, network = same_sizes(model)
+    side = encoder.size
 
     def decode(data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data)) as photo:
