@@ -1,7 +1,9 @@
 """A bulk job through real Redis, PostgreSQL and S3 with two workers, and what a fault in the middle costs.
 
-``python -m benchmarks.faults FOLDER`` captions the folder three times: undisturbed; with Redis flushed in the
-middle; with one worker killed by SIGKILL and then Redis flushed. Each run ends with a check of every item.
+``python -m benchmarks.faults FOLDER`` captions the folder three times, nothing of it from the caption cache:
+undisturbed; with Redis flushed in the middle; with one worker killed by SIGKILL and then Redis flushed. Each
+run ends with an account of every item, kept by a trigger in the database; it fails unless each was recorded
+once.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +25,8 @@ from typing import Any
 import httpx
 
 from benchmarks.machine import describe_machine
+from captionfleet_client import Client, Files
+from tests.chaos.cluster import WITNESS
 from tests.processes import Process, reserve_port, wait_until
 from tests.servers import Postgres, run_postgres, run_redis, run_s3
 
@@ -49,6 +54,10 @@ class Fleet:
         """Return a job."""
         found: dict[str, Any] = self.get(f"/v1/jobs/{job_id}").json()
         return found
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run one statement in the service's database."""
+        return self.postgres.execute(statement, self.environment["DATABASE_URL"].rpartition("/")[2])
 
     def command(self, *arguments: str) -> str:
         """Run one captionfleet command and return what it printed."""
@@ -109,6 +118,18 @@ RUNS: dict[str, tuple[Callable[[Fleet], None], ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Account:
+    """What became of a job's images."""
+
+    once: int
+    """Recorded exactly once."""
+    again: int
+    """Of chunks that a worker began after another had."""
+    missing: int
+    """Without a caption or an error at the end."""
+
+
 @dataclass
 class Run:
     """What one job took."""
@@ -118,15 +139,13 @@ class Run:
     images_per_second: float
     longest_gap: float
     counts: dict[str, int]
-    doubles: int
-    missing: int
+    account: Account
 
 
 def run(fleet: Fleet, folder: Path, name: str) -> Run:
     """Submit a folder as one job, inject its faults evenly spread, wait for the end and check every item."""
     faults = RUNS[name]
-    job_id = fleet.command("submit", str(folder), "--json")
-    job_id = json.loads(job_id)["id"]
+    job_id = submit(fleet, folder)
     total = fleet.job(job_id)["counts"]["total"]
     wait_until(lambda: _done(fleet, job_id) > 0, 60, "the first caption")
     started = changed = time.monotonic()
@@ -143,8 +162,13 @@ def run(fleet: Fleet, folder: Path, name: str) -> Run:
     seconds = time.monotonic() - started
     wait_until(lambda: fleet.job(job_id)["status"] == "completed", 30)
     counts = fleet.job(job_id)["counts"]
-    doubles, missing = check(fleet, job_id, total)
-    return Run(name, seconds, (total - first) / seconds, gap, counts, doubles, missing)
+    return Run(name, seconds, (total - first) / seconds, gap, counts, check(fleet, job_id, total))
+
+
+def submit(fleet: Fleet, folder: Path) -> str:
+    """Submit a folder as a job whose every image goes through the model, as often as it is sent."""
+    with Client(fleet.url, fleet.key) as client:
+        return client.submit(Files(sorted(folder.iterdir())), options={"use_cache": False}).id
 
 
 def _done(fleet: Fleet, job_id: str) -> int:
@@ -152,33 +176,50 @@ def _done(fleet: Fleet, job_id: str) -> int:
     return int(counts["succeeded"] + counts["failed"])
 
 
-def check(fleet: Fleet, job_id: str, total: int) -> tuple[int, int]:
-    """Return items that are in the results more than once, and items that are not final."""
+def check(fleet: Fleet, job_id: str, total: int) -> Account:
+    """Hold a job's results against what the database noted when they were recorded."""
     lines = fleet.get(f"/v1/jobs/{job_id}/results", format="jsonl").text.splitlines()
-    items = [json.loads(line) for line in lines]
-    positions = [item["position"] for item in items]
+    noted = fleet.query("SELECT job_id, position FROM finals")
+    recorded = Counter(position for job, position in noted if job == job_id)
+    return account([json.loads(line) for line in lines], recorded, total)
+
+
+def account(items: list[dict[str, Any]], recorded: Counter[int], total: int) -> Account:
+    """Count the items of a job of ``total``; ``recorded`` is how often each position was."""
     final = [item for item in items if item["status"] in ("succeeded", "failed")]
-    captioned = [item for item in final if bool(item["caption"]) != bool(item["error"])]
-    return len(positions) - len(set(positions)), total - len(captioned)
+    answered = [item for item in final if bool(item["caption"]) != bool(item["error"])]
+    return Account(
+        once=sum(times == 1 for times in recorded.values()),
+        again=sum(item["attempts"] > 1 for item in items),
+        missing=total - len({item["position"] for item in answered}),
+    )
 
 
-def main() -> None:
-    """Run all three and print a table."""
+def main() -> int:
+    """Run all three and print a table; 1 where an image was not recorded exactly once."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="photos to caption")
     parser.add_argument("--images", type=int, default=2000, help="how many of them")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     print(describe_machine())
-    print(f"{'fault':<22}{'seconds':>9}{'images/s':>10}{'longest gap s':>15}  counts, double, not final")
+    print(
+        f"{'fault':<22}{'seconds':>9}{'images/s':>10}{'longest gap s':>15}{'once':>8}{'again':>8}{'lost':>6}"
+        "  counts"
+    )
+    whole = True
     with _selection(arguments.folder, arguments.images) as folder, running_fleet(arguments.workers) as fleet:
+        fleet.query(WITNESS)
         for name in RUNS:
             done = run(fleet, folder, name)
+            found = done.account
+            whole &= found.once == done.counts["total"] and not found.missing
             print(
                 f"{done.fault:<22}{done.seconds:>9.1f}{done.images_per_second:>10.1f}{done.longest_gap:>15.1f}"
-                f"  {done.counts}, {done.doubles}, {done.missing}",
+                f"{found.once:>8}{found.again:>8}{found.missing:>6}  {done.counts}",
                 flush=True,
             )
+    return 0 if whole else 1
 
 
 @contextlib.contextmanager
@@ -193,4 +234,4 @@ def _selection(folder: Path, images: int) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
