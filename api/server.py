@@ -19,6 +19,7 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from werkzeug.wsgi import ClosingIterator
 
 from api.app import METERS
 from api.context import EXTENSION, Context
@@ -209,8 +210,9 @@ class Door:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
-        self.deadlines.end(environ["gunicorn.socket"])
-        environ["gunicorn.socket"].settimeout(SILENCE_S)
+        connection: socket.socket = environ["gunicorn.socket"]
+        self.deadlines.end(connection)
+        connection.settimeout(SILENCE_S)
         environ[ENVIRON] = self.deadlines
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -219,7 +221,9 @@ class Door:
                 start_response.__self__.force_close()  # type: ignore[attr-defined]
             return start_response(status, headers, exc_info)
 
-        return self._app(environ, start)
+        blocks = self._app(environ, start)
+        # A file is sent in blocks as well: nothing holds a client to its time in gunicorn's way to send it.
+        return ClosingIterator(self.deadlines.writing(connection, blocks), getattr(blocks, "close", None))
 
 
 class ApiWorker(ThreadWorker):  # type: ignore[misc]
@@ -318,7 +322,7 @@ class _Log(Logger):  # type: ignore[misc]
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log an error with its traceback; a client that took its answer too slowly is none."""
         if isinstance(sys.exc_info()[1], TimeoutError):
-            super().info("a connection was closed: its client took nothing for %d s", SILENCE_S)
+            super().info("a connection was closed: its client took its answer too slowly")
         else:
             super().exception(msg, *args, **kwargs)
 

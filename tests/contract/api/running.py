@@ -22,15 +22,18 @@ from tests.processes import Process
 
 MB = 1_000_000
 SILENCE_S = 3
+# Much more than the server's own, so that what its system keeps for a client buys that little time.
+SLOWEST_BYTES_PER_S = 4 * MB
 SERVER = """
 import logging, sys
-import api.server
+import api.deadlines, api.server
 from api.wsgi import make_app
 from jobs.errors import StartupError
 from jobs.settings import load_settings
 
 logging.basicConfig(level="INFO")
 api.server.SILENCE_S = int(sys.argv[2])
+api.deadlines.SLOWEST_BYTES_PER_S = int(sys.argv[3])
 settings = load_settings()
 try:
     left = lambda: print("left")
@@ -119,6 +122,7 @@ def prepare(folder: Path, *, workers: int = 1, **variables: str) -> Running:
     environment |= {"CAPTIONFLEET_PORT": "0", "PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"} | variables
     # gunicorn leaves closing some sockets to the garbage collector.
     warnings = ["-W", "error", "-W", "ignore::ResourceWarning"]
-    command = [sys.executable, *warnings, "-c", SERVER, str(workers), str(SILENCE_S)]
+    limits = (str(SILENCE_S), str(SLOWEST_BYTES_PER_S))
+    command = [sys.executable, *warnings, "-c", SERVER, str(workers), *limits]
     process = Process(command, environment=environment, folder=ROOT)
     return Running(process, settings, key)

@@ -174,6 +174,33 @@ def test_clients_that_never_finish_a_head_hold_no_thread(server: Running, beginn
         assert server.get("/healthz")[0] == 200
 
 
+def take_slowly(connections: list[socket.socket], over: threading.Event) -> None:
+    """Take more than a block within a block's time limit, and yet less than the least speed."""
+    while not over.wait(0.25):
+        for connection in connections:
+            connection.recv(12_500)
+
+
+def test_clients_that_take_their_answers_slowly_hold_no_thread(server: Running) -> None:
+    """As many as there are threads: others are answered once their time is over."""
+    body = multipart(multipart_head(0) + b"\xff\xd8\xff" + bytes(8 * MB) + b"\r\n")
+    job = json.loads(server.send("POST", "/v1/jobs", body, Content_Type=MULTIPART)[2])
+    asked = f"GET {job['links']['items']}/0/image HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}"
+    over = threading.Event()
+    with contextlib.ExitStack() as held:
+        connections = [held.enter_context(server.raw()) for _ in range(server.settings.api_threads)]
+        for connection in connections:
+            connection.sendall(f"{asked}\r\n\r\n".encode())
+        taking = threading.Thread(target=take_slowly, args=(connections, over))
+        taking.start()
+        held.callback(taking.join)
+        held.callback(over.set)
+        began = time.monotonic()
+        # Each would go on for minutes.
+        assert server.get("/healthz")[0] == 200
+        assert time.monotonic() - began > SILENCE_S * 0.8
+
+
 def test_a_malformed_chunk_is_refused(server: Running) -> None:
     with server.raw() as connection:
         connection.sendall(server.head("Transfer-Encoding: chunked") + b"zz\r\nhello\r\n")
