@@ -22,6 +22,7 @@ from jobs.errors import ItemCode, ItemError, RequestError
 from jobs.image_types import HEAD_BYTES, UNKNOWN, named_like_image, sniff
 from jobs.names import clean_path
 from jobs.objects.segments import SegmentedFile
+from jobs.tar_headers import Header
 
 MIB = 1024 * 1024
 # Images hardly shrink in an archive; what swells more than this is no collection of them.
@@ -54,7 +55,8 @@ _DAMAGE = (
     LookupError,
     struct.error,
 )
-_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+# What zipfile unpacks in steps. By other methods it unpacks all that it has read, be that gigabytes.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Readable(Protocol):
@@ -228,7 +230,7 @@ def _tar_members(stream: Readable, offset: int, limit: int, most: int) -> Iterat
         if ticker.due():
             yield Member("", [offset])
     # Any: the types of the standard library know neither what was read first nor the list of members.
-    archive: Any = tarfile.TarFile(fileobj=cast(Any, forward))
+    archive: Any = tarfile.TarFile(fileobj=cast(Any, forward), tarinfo=Header)
     info, archive.firstmember = archive.firstmember, None
     while info is not None:
         # tarfile remembers every member it ever met.
