@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -93,28 +94,28 @@ class Calls:
 
         The server is asked at least once: a record from before a retry may say that the job is over.
         """
-        until = None if timeout is None else time.monotonic() + timeout
+        until = math.inf if timeout is None else time.monotonic() + timeout
         known: Job | None = None
         etag = None
         while known is None or not known.final:
-            left = WAIT_S if until is None else min(WAIT_S, until - time.monotonic())
-            if known is not None and left <= 0:
+            if known is not None and until <= time.monotonic():
                 raise WaitTimeout(f"{_id(job)} is not over after {timeout:g} s")
-            news, etag = await self._look(job, etag, left)
+            news, etag = await self._look(job, etag, until)
             if progress is not None and news is not None:
                 progress(news)
             known = news or known
         return known
 
-    async def _look(self, job: Job | str, etag: str | None, left: float) -> tuple[Job | None, str | None]:
-        """Return the job and its version when it is no longer ``etag``, ``None`` after ``left`` seconds.
+    async def _look(self, job: Job | str, etag: str | None, until: float) -> tuple[Job | None, str | None]:
+        """Return the job and its version when it is no longer ``etag``, ``None`` where it is still that one.
 
         The first look does not wait: what changed since the caller's own would go unnoticed.
         """
         began = time.monotonic()
         headers = {"If-None-Match": etag} if etag else {}
-        params = {"wait": f"{left:.1f}"} if etag else {}
-        response = await self._connection.answer(Request("GET", _path(job), params=params, headers=headers))
+        params = {"wait": f"{max(0.0, min(WAIT_S, until - began)):.1f}"} if etag else {}
+        request = Request("GET", _path(job), params=params, headers=headers)
+        response = await self._connection.answer(request, until)
         unchanged = response.status_code == NOT_MODIFIED
         news = None if unchanged else read(Job, json_of(response))
         version = etag if unchanged else response.headers.get("ETag")
@@ -207,10 +208,17 @@ class Calls:
     async def entries(
         self, path: str, limit: int | None = None, **query: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield at most ``limit`` entries of any list of the API, as JSON."""
+        """Yield the entries of any list of the API, as JSON; of one that has pages also at most ``limit``."""
+        async for entry in self._entries(path, limit, None, query):
+            yield entry
+
+    async def _entries(
+        self, path: str, limit: int | None, size: int | None, query: dict[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the entries by pages of ``size``; lists without pages refuse to be asked for a size."""
         cursor = None
         while limit is None or limit > 0:
-            asked = {"limit": PAGE if limit is None else min(limit, PAGE), "cursor": cursor, **query}
+            asked = {"limit": size if limit is None else min(limit, PAGE), "cursor": cursor, **query}
             page = await self.call("GET", path, asked)
             data = _data(page, path)
             for entry in data:
@@ -223,7 +231,7 @@ class Calls:
     async def _pages(
         self, kind: type[R], path: str, limit: int | None, query: dict[str, Any]
     ) -> AsyncGenerator[R, None]:
-        async for entry in self.entries(path, limit, **query):
+        async for entry in self._entries(path, limit, PAGE, query):
             yield read(kind, entry)
 
 

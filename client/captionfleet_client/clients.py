@@ -155,7 +155,7 @@ class Client:
         return run(self._calls.models())
 
     def entries(self, path: str, limit: int | None = None, **query: Any) -> Iterator[dict[str, Any]]:
-        """Yield at most ``limit`` entries of any list of the API, as JSON."""
+        """Yield the entries of any list of the API, as JSON; of one that has pages also at most ``limit``."""
         return each(self._calls.entries(path, limit, **query))
 
     def call(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -14,6 +16,7 @@ from captionfleet_client.errors import (
     ApiError,
     CaptionfleetError,
     ConnectionFailed,
+    WaitTimeout,
     json_of,
     origin,
     refusal,
@@ -39,8 +42,11 @@ class Connection:
         """Return the JSON of the answer."""
         return json_of(await self.answer(request))
 
-    async def answer(self, request: Request) -> httpx.Response:
-        """Return the answer, repeating the request while that may help; raise ``CaptionfleetError``."""
+    async def answer(self, request: Request, until: float = math.inf) -> httpx.Response:
+        """Return the answer, repeating the request while that may help; raise ``CaptionfleetError``.
+
+        What would be repeated only after ``until``, by the monotonic clock, is a ``WaitTimeout`` then.
+        """
         doubtful = False
         for attempt in itertools.count(1):
             try:
@@ -52,6 +58,9 @@ class Connection:
                         error.doubtful = doubtful
                     raise
                 doubtful = doubtful or may_have_acted(error)
+                if pause >= (left := until - time.monotonic()):
+                    await self.transport.pause(max(0.0, left))
+                    raise WaitTimeout(f"the time to wait ended without an answer: {error}") from error
             await self.transport.pause(pause)
         raise AssertionError("counting ended")
 

@@ -196,6 +196,31 @@ def test_a_wait_ends_in_time(script: Script, scripted: Either) -> None:
         scripted.wait("job_1", timeout=0.5)
 
 
+@pytest.mark.parametrize("away", [problem(503, "database_unavailable", Retry_After="7"), None])
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_wait_ends_in_time_where_the_server_is_away(
+    script: Script, scripted: Either, pauses: list[float], away: Answer, known: int
+) -> None:
+    script.answers = [ok(job_json())]
+    scripted.job("job_1")
+    script.answers = [*[ok(job_json(), ETag='W/"1"')] * known, *[away] * 10]
+    with pytest.raises(WaitTimeout, match="without an answer: "):
+        scripted.wait("job_1", timeout=0.3)
+    assert sum(pauses) <= 0.3
+
+
+def test_lists_without_pages_are_asked_for_nothing(script: Script, scripted: Either) -> None:
+    script.answers = [ok({"data": [{"id": "key_1"}]})]
+    assert scripted.entries("/v1/admin/keys", owner="ann") == [{"id": "key_1"}]
+    assert script.came[0].path == "/v1/admin/keys?owner=ann"
+    script.answers = [ok({"data": [{}, {}], "next_cursor": "c1"}), ok({"data": [{}]})]
+    assert len(scripted.entries("/v1/webhooks/deliveries", 3)) == 3
+    assert [came.path for came in script.came[1:]] == [
+        "/v1/webhooks/deliveries?limit=3",
+        "/v1/webhooks/deliveries?limit=1&cursor=c1",
+    ]
+
+
 def test_lists_go_on_to_the_last_page_or_the_limit(script: Script, scripted: Either) -> None:
     page = {"data": [job_json()] * 100, "next_cursor": "c1"}
     script.answers = [ok(page), ok({"data": [job_json()] * 3, "next_cursor": None})]
