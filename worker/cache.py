@@ -9,12 +9,14 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 
 from jobs.errors import DatabaseUnavailable, TransientError
 from jobs.metrics import CACHE_LOOKUPS
 from jobs.store.cache import CachedCaption, CacheStore
 from jobs.store.chunks import Claim
 from model.captioner import Caption, DecodingOptions
+from worker.leases import Hold, Wanted
 from worker.stopping import Stopped
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ class Loaded:
     ``cache_key`` is where its caption is to be remembered, if it is new and may be.
     """
 
-    captions: Future[list[Caption]]
+    captions: Wanted[list[Caption]]
     width: int
     height: int
     sha256: str | None
@@ -103,19 +105,20 @@ class CaptionCache:
         CACHE_LOOKUPS.add(1, "hit" if cached else "miss")
         return _loaded(cached, sha256) if cached else None
 
-    def once(self, key: str, load: Callable[[], Loaded]) -> Loaded:
-        """Load an image, or share what another thread is loading of the same bytes."""
+    def once(self, key: str, hold: Hold, load: Callable[[], Loaded]) -> Loaded:
+        """Load an image for a run, or share what another thread is loading of the same bytes."""
         with self._lock:
             shared = self._under_way.get(key)
             if mine := shared is None:
                 shared = self._under_way[key] = Future()
             assert shared is not None
         if not mine:
-            try:
-                return dataclasses.replace(shared.result(), cache_key=None)
-            except (TransientError, Stopped, CancelledError):
-                # The other's chunk ended early; that is no reason for this one to.
-                return load()
+            # Where the other's chunk ended early, that is no reason for this one to.
+            with suppress(TransientError, Stopped, CancelledError):
+                loaded = shared.result()
+                if hold.want(loaded.captions):
+                    return dataclasses.replace(loaded, cache_key=None)
+            return load()
         try:
             loaded = load()
         except BaseException as error:
@@ -123,7 +126,7 @@ class CaptionCache:
             shared.set_exception(error)
             raise
         shared.set_result(loaded)
-        loaded.captions.add_done_callback(lambda _: self._end(key))
+        loaded.captions.future.add_done_callback(lambda _: self._end(key))
         return loaded
 
     def _end(self, key: str) -> None:
@@ -148,4 +151,4 @@ class _Lookup:
 def _loaded(cached: CachedCaption, sha256: str) -> Loaded:
     captions: Future[list[Caption]] = Future()
     captions.set_result([Caption(text, score) for text, score in cached.captions])
-    return Loaded(captions, cached.width, cached.height, sha256)
+    return Loaded(Wanted(captions), cached.width, cached.height, sha256)

@@ -19,7 +19,7 @@ from model.captioner import DecodingOptions
 from worker.batcher import Batcher
 from worker.cache import CaptionCache, Keys, Loaded
 from worker.decoding import DecodePool
-from worker.leases import Hold
+from worker.leases import Hold, Wanted
 from worker.stopping import Stopped
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Images:
             key = keys.of(sha256)
             found = None if item.sha256 else self._cache.find(key, sha256)
             return found or self._cache.once(
-                key, lambda: self._submit(hold, options, data, sha256, key, span)
+                key, hold, lambda: self._submit(hold, options, data, sha256, key, span)
             )
         except (CaptionfleetError, Stopped):
             raise
@@ -146,8 +146,8 @@ class Images:
             if span is not None:
                 span.add("decode", began, bytes=len(data))
         _go_on(hold)
-        captions = self._batcher.submit(image.pixels, options, fast=hold.claim.fast, span=span)
-        hold.cancel_with_me(captions)
+        captions = Wanted(self._batcher.submit(image.pixels, options, fast=hold.claim.fast, span=span))
+        hold.want(captions)
         return Loaded(captions, image.width, image.height, sha256, key)
 
     def _fetch(self, hold: Hold, item: ClaimedItem) -> bytes:

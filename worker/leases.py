@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from jobs.errors import DatabaseUnavailable
 from jobs.store import Store
@@ -19,10 +19,34 @@ from worker.vital import start_vital
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PERIOD_S = 10.0
 RETRY_S = 1.0
 # The register hears at once of a rate that moved by so much: jobs are cut and ETAs made by it.
 RATE_MOVED = 1.25
+
+
+class Wanted(Generic[T]):
+    """A future that several runs may wait for; it is canceled when the last of them has stopped."""
+
+    def __init__(self, future: Future[T]) -> None:
+        self.future = future
+        self._lock = threading.Lock()
+        self._by: set[Hold] = set()
+
+    def by(self, hold: Hold) -> bool:
+        """Note that a run waits for it; false if it is canceled already."""
+        with self._lock:
+            self._by.add(hold)
+            return not self.future.cancelled()
+
+    def no_more_by(self, hold: Hold) -> None:
+        """Note that a run has stopped."""
+        with self._lock:
+            self._by.discard(hold)
+            if not self._by:
+                self.future.cancel()
 
 
 class Hold:
@@ -40,7 +64,7 @@ class Hold:
         """The database knows that nothing else runs in this process: a lost lease counts as a death."""
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._futures: list[Future[Any]] = []
+        self._wants: list[Wanted[Any]] = []
 
     @property
     def stopped(self) -> bool:
@@ -51,28 +75,31 @@ class Hold:
         """Pause; return early, and true, when stopped."""
         return self._stopped.wait(seconds)
 
-    def cancel_with_me(self, future: Future[Any]) -> None:
-        """Cancel ``future`` when the run is stopped, at once if it is already."""
+    def want(self, wanted: Wanted[Any]) -> bool:
+        """Wait for a future until the run is stopped; false if all others have given it up already."""
+        if not wanted.by(self):
+            return False
         with self._lock:
-            self._futures.append(future)
+            self._wants.append(wanted)
         if self.stopped:
-            future.cancel()
+            wanted.no_more_by(self)
+        return True
 
     def stop(self) -> None:
         """Make the run end as soon as it can."""
         self._stopped.set()
-        for future in self._copy():
-            future.cancel()
+        for wanted in self._copy():
+            wanted.no_more_by(self)
 
     def settle(self) -> None:
         """Wait until nothing of the run is being worked on."""
-        for future in self._copy():
+        for wanted in self._copy():
             with suppress(CancelledError):
-                future.exception()
+                wanted.future.exception()
 
-    def _copy(self) -> list[Future[Any]]:
+    def _copy(self) -> list[Wanted[Any]]:
         with self._lock:
-            return list(self._futures)
+            return list(self._wants)
 
 
 class Leases:

@@ -214,7 +214,7 @@ class Pipeline:
         captions: tuple[tuple[str, float], ...] = ()
         failed: ItemError | None = None
         try:
-            captions = tuple((caption.text, caption.score) for caption in loaded.captions.result())
+            captions = tuple((caption.text, caption.score) for caption in loaded.captions.future.result())
         except ItemError as error:
             failed = error
         name = self._serving.captioner.name

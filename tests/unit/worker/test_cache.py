@@ -59,6 +59,29 @@ def test_repeated_images_of_one_chunk_are_captioned_once(deploy: Deploy) -> None
     assert captions(deployment, job_id) == ["picture 7"] * 8 + ["picture 8"] * 8
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_shared_image_is_given_up_when_the_last_of_its_chunks_stops(deploy: Deploy, both: bool) -> None:
+    deployment = deploy()
+    busy = deployment.submit([colour_png(60_000)])
+    first, second = deployment.submit([colour_png(7)]), deployment.submit([colour_png(7), colour_png(8)])
+    deployment.captioner.gate.clear()
+    with ThreadPoolExecutor(3) as threads, deployment.pipeline() as pipeline:
+        batcher = pipeline._batcher
+        threads.submit(pipeline.run_chunk, busy, 0)
+        wait_until(lambda: batcher._running)
+        threads.submit(pipeline.run_chunk, first, 0)
+        wait_until(lambda: batcher._fast.count == 1)
+        run = threads.submit(pipeline.run_chunk, second, 0)
+        wait_until(lambda: batcher._fast.count == 2 and not batcher._fast.coming)
+        for hold in pipeline._leases.in_hand():
+            if hold.claim.job_id == first or (both and hold.claim.job_id == second):
+                hold.stop()
+        deployment.captioner.gate.set()
+        assert run.result(20)
+    assert captioned(deployment) == ([60_000] if both else [7, 8, 60_000])
+    assert deployment.chunk(second).state == ("open" if both else "done")
+
+
 def test_an_upload_that_is_known_is_not_even_fetched(deploy: Deploy) -> None:
     deployment = deploy()
     run(deployment, deployment.pictures(1))
