@@ -7,9 +7,15 @@ from pydantic_core import ErrorDetails
 
 from jobs.errors import RequestError
 
+# Each takes half a kilobyte to say, and a request has room for a million unknown fields.
+_MOST_SAID = 1000
+
 
 def invalid(error: ValidationError, subject: str) -> RequestError:
     """Say a validation error in one sentence about ``subject``, such as "the job part"."""
+    if error.error_count() > _MOST_SAID:
+        message = f"{subject}: {error.error_count():,} fields are unknown or wrong"
+        return RequestError("invalid_request", message)
     errors = error.errors(include_url=False, include_context=True, include_input=False)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return RequestError("invalid_request", f"{subject}: {_sentence(errors[0])}{more}")

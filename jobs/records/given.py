@@ -164,7 +164,7 @@ class UploadFile(Body):
 class UploadRequest(Body):
     """Files that are to be uploaded by themselves."""
 
-    files: Annotated[list[UploadFile], Field(min_length=1, max_length=1000)]
+    files: Annotated[list[UploadFile], Field(min_length=1, max_length=1000, fail_fast=True)]
 
 
 class ObjectFilter(Body):
@@ -184,7 +184,8 @@ class ObjectFilter(Body):
 class JobRequest(JobSpec):
     """A job whose images lie elsewhere: exactly one of images, s3_prefix and manifest says where."""
 
-    images: Annotated[list[ImageReference], Field(min_length=1)] | None = None
+    # The first that is wrong is the last that is looked at: each error takes hundreds of times its bytes.
+    images: Annotated[list[ImageReference], Field(min_length=1, fail_fast=True)] | None = None
     s3_prefix: S3Prefix | None = Field(None, description="All images under it, listed in the background.")
     manifest: S3Uri | None = Field(None, description="NDJSON, or CSV if it ends in .csv, one image a line.")
     filter: ObjectFilter | None = Field(None, description="With s3_prefix.")
