@@ -94,6 +94,10 @@ class DatabaseUnavailable(TransientError):
         super().__init__("database_unavailable", message)
 
 
+class RowsLocked(DatabaseUnavailable):
+    """Somebody else kept rows locked for longer than anyone waits; the database itself answers."""
+
+
 class BrokerUnavailable(TransientError):
     """The broker does not answer."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from jobs.errors import DatabaseUnavailable
+from jobs.errors import DatabaseUnavailable, RowsLocked
 from jobs.metrics import FAILURES, IMAGES, STAGE_PLACES, STAGE_SECONDS
 from jobs.queue import JobQueue, Message, publish
 from jobs.store.chunks import ChunkResult, ChunkStore, Recorded
@@ -98,14 +98,38 @@ class Recorder:
 
     def _write(self, batch: list[_Waiting]) -> None:
         try:
-            recorded = until_answered(self._closing, lambda: self._chunks.record([w.result for w in batch]))
+            recorded = until_answered(self._closing, lambda: self._record(batch))
         except DatabaseUnavailable as error:
             _fail(batch, error)
         except Exception as error:
             self._write_apart(batch, error)
         else:
+            if isinstance(recorded, RowsLocked):
+                self._write_by_job(batch, recorded)
+                return
             self._last = time.monotonic()
             self._settle(batch, recorded)
+
+    def _record(self, batch: list[_Waiting]) -> Recorded | RowsLocked:
+        try:
+            return self._chunks.record([waiting.result for waiting in batch])
+        except RowsLocked as error:
+            return error
+
+    def _write_by_job(self, batch: list[_Waiting], error: RowsLocked) -> None:
+        """Keep a job that somebody else has locked from holding up the others; it comes again later."""
+        jobs: defaultdict[str, list[_Waiting]] = defaultdict(list)
+        for waiting in batch:
+            jobs[waiting.result.claim.job_id].append(waiting)
+        if len(jobs) > 1:
+            for part in jobs.values():
+                self._write(part)
+        elif self._closing.is_set():
+            _fail(batch, error)
+        else:
+            log.warning("trying again: %s: %s", *jobs, error)
+            with self._changed:
+                self._waiting = batch + self._waiting
 
     def _write_apart(self, batch: list[_Waiting], error: Exception) -> None:
         """Keep a result that the database refuses from spoiling the others."""

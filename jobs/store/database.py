@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute
 
-from jobs.errors import DatabaseUnavailable, StartupError
+from jobs.errors import DatabaseUnavailable, RowsLocked, StartupError
 from jobs.settings import Settings
 from jobs.tables import UtcDateTime
 
@@ -51,6 +51,16 @@ LOCK_PATIENCE_S = 1.0
 FOLD = "captionfleet_fold"
 """SQL function of our SQLite connections: text in lower case, whatever its script."""
 _WRITES = "captionfleet_writes"
+# What a process that stands still, or whose host is gone, may cost the others. The driver's own settings
+# watch the server only: without these PostgreSQL keeps its transaction, and all that it locked, for hours.
+SESSION = {
+    "idle_in_transaction_session_timeout": "15s",
+    "lock_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Database:
@@ -119,6 +129,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+            raise RowsLocked(f"the rows are in use: {_first_line(error)}") from error
         raise DatabaseUnavailable(f"the database does not answer: {_first_line(error)}") from error
     except DBAPIError as error:
         if type(error.orig) is sqlite3.DatabaseError:
@@ -153,7 +165,7 @@ def _sqlite_path(settings: Settings) -> Path:
 
 def _postgresql(settings: Settings) -> Engine:
     url = make_url(settings.database_url or "").set(drivername="postgresql+psycopg")
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=settings.api_threads + settings.concurrency,
         max_overflow=8,
@@ -171,6 +183,22 @@ def _postgresql(settings: Settings) -> Engine:
             "application_name": "captionfleet",
         },
     )
+    event.listen(engine, "connect", _limit_session)
+    return engine
+
+
+def _limit_session(connection: Any, _record: object) -> None:
+    """Apply ``SESSION``, but for what the operator said in the URL, for the role or for the database.
+
+    Not by the connection's ``options``, which poolers refuse.
+    """
+    connection.execute(
+        "SELECT set_config(name, value, false) FROM pg_settings"
+        " JOIN unnest(%s::text[], %s::text[]) AS wanted (name, value) USING (name)"
+        " WHERE source NOT IN ('client', 'user', 'database', 'database user')",
+        [list(SESSION), list(SESSION.values())],
+    )
+    connection.commit()
 
 
 def _sqlite(path: Path) -> Engine:

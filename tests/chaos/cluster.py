@@ -161,7 +161,7 @@ class FaultyCluster(Cluster):
         query = select(JobRow.id, JobRow.total - JobRow.succeeded - JobRow.failed).where(
             JobRow.status.in_(ACTIVE), JobRow.id.in_(self.expected)
         )
-        return dict(self._rows(query))
+        return dict(self.rows(query))
 
     def a_job(self) -> str:
         """Return a job in its middle; raise ``Missed`` where none gets there."""
@@ -179,7 +179,7 @@ class FaultyCluster(Cluster):
         query = select(ChunkRow.job_id, ChunkRow.number).join(JobRow, JobRow.id == ChunkRow.job_id)
         query = query.where(JobRow.status.in_(ACTIVE), JobRow.id.in_(self.expected))
         query = query.where(ChunkRow.state != "done", ChunkRow.number < JobRow.released)
-        return {(job_id, number) for job_id, number in self._rows(query)}
+        return {(job_id, number) for job_id, number in self.rows(query)}
 
     def too_wide(self) -> list[Any]:
         """Return jobs that have more chunks released than a window ever held.
@@ -188,14 +188,14 @@ class FaultyCluster(Cluster):
         size while a job is made, and what was released meanwhile stays.
         """
         width = JobRow.released - JobRow.closed
-        jobs = self._rows(select(JobRow.id, width).where(JobRow.status.in_(ACTIVE)))
+        jobs = self.rows(select(JobRow.id, width).where(JobRow.status.in_(ACTIVE)))
         alive = self.ask(self.services.store.workers.alive)
         self.widest = max(self.widest, CHUNKS_PER_WORKER * (len(alive) + 1))
         return [row for row in jobs if row[1] > self.widest]
 
     def chunks(self, *conditions: Any) -> list[Any]:
         """Return the chunks of which all this is true."""
-        return self._rows(select(ChunkRow.__table__).where(*conditions))
+        return self.rows(select(ChunkRow.__table__).where(*conditions))
 
     def in_hand_of(self, host: Host) -> set[tuple[str, int]]:
         """Return the chunks that a host has in hand."""
@@ -212,7 +212,9 @@ class FaultyCluster(Cluster):
         names = {worker.id: worker.version for worker in self.ask(self.services.store.workers.alive)}
         return next((host for host in self.hosts if host.name == names.get(worker_id)), None)
 
-    def _rows(self, query: Any) -> list[Any]:
+    def rows(self, query: Any) -> list[Any]:
+        """Return what a query finds."""
+
         def read() -> list[Any]:
             with self.services.store.database.read() as connection:
                 return list(connection.execute(query))
@@ -285,17 +287,17 @@ class FaultyCluster(Cluster):
 
     def _written_twice(self, job_id: str) -> int:
         twice = text("SELECT position FROM finals WHERE job_id = :job GROUP BY position HAVING count(*) > 1")
-        return len(self._rows(twice.bindparams(bindparam("job", job_id))))
+        return len(self.rows(twice.bindparams(bindparam("job", job_id))))
 
     def _crooked_counters(self, job_id: str) -> list[str]:
-        [job] = self._rows(select(JobRow.__table__).where(JobRow.id == job_id))
+        [job] = self.rows(select(JobRow.__table__).where(JobRow.id == job_id))
         states = dict(
-            self._rows(
+            self.rows(
                 select(ItemRow.status, func.count()).where(ItemRow.job_id == job_id).group_by(ItemRow.status)
             )
         )
         chunks = dict(
-            self._rows(
+            self.rows(
                 select(ChunkRow.state, func.count()).where(ChunkRow.job_id == job_id).group_by(ChunkRow.state)
             )
         )
@@ -320,7 +322,7 @@ class FaultyCluster(Cluster):
         pages = self.s3.client().get_paginator("list_objects_v2").paginate(Bucket=self.s3.bucket)
         stored = {entry["Key"] for page in pages for entry in page.get("Contents", ())}
         named = {
-            key for (key,) in self._rows(select(ItemRow.object_key).where(ItemRow.object_key.is_not(None)))
+            key for (key,) in self.rows(select(ItemRow.object_key).where(ItemRow.object_key.is_not(None)))
         }
         return stored ^ named
 

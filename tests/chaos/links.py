@@ -52,6 +52,8 @@ class Hold:
 
     def __init__(self, patterns: tuple[bytes, ...], *, answer: bool) -> None:
         self.answer = answer
+        self.port = 0
+        """From where the server hears the connection that was caught."""
         self._patterns = patterns
         self._progress: dict[Wire, int] = {}
         self._caught = threading.Event()
@@ -70,6 +72,7 @@ class Hold:
             # The patterns of one transaction do not begin in another one.
             self._progress[wire] = 0 if b"COMMIT" in data else at
             if at == len(self._patterns):
+                self.port = wire.server.getsockname()[1]
                 self._caught.set()
                 return True
             return False

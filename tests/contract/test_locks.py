@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text, update
 
-from jobs.errors import ItemCode, ItemError
+from jobs.errors import DatabaseUnavailable, ItemCode, ItemError, RowsLocked
+from jobs.queue.embedded import EmbeddedQueue
+from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.bulk import insert_chunks
 from jobs.store.chunks import ChunkResult, ItemResult, close_chunk
+from jobs.store.database import SESSION, open_database
 from jobs.store.locks import lock_job
 from jobs.tables import ItemRow, JobRow
-from tests.contract.stores import claim, lose, new_job, store
+from tests.contract.stores import captioned, claim, lose, new_job, store
 from tests.processes import PATIENCE_S, wait_until
+from worker.recorder import Recorder
 
 __all__ = ["store"]
 
@@ -58,6 +62,17 @@ def touch_job(job_id: str) -> Callable[[Connection], Any]:
     return lambda connection: connection.execute(
         update(JobRow).where(JobRow.id == job_id).values(version=JobRow.version + 1)
     )
+
+
+@pytest.fixture
+def impatient(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Give a setting of every session another value."""
+
+    def change(name: str, value: str) -> None:
+        monkeypatch.setitem(SESSION, name, value)
+        store.database.engine.dispose()
+
+    return change
 
 
 def failed_job(store: Store) -> str:
@@ -134,3 +149,61 @@ def test_the_sweep_waits_for_no_chunk(store: Store) -> None:
         connection.execute(text("select 1 from chunks for update"))
         assert store.sweeps.unclaimed(at_once=True)
         assert store.sweeps.due_retries() == []
+
+
+def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(
+    store: Store, impatient: Callable[[str, str], None]
+) -> None:
+    impatient("idle_in_transaction_session_timeout", "200ms")
+    job_id = new_job(store, 1)
+    held = claim(store, job_id, 0)
+
+    def stand_still() -> None:
+        with store.database.write() as frozen:
+            lock_job(frozen, JobRow.id == job_id)
+            assert store.chunks.record([captioned(held)]).closed == [held]
+            touch_job(job_id)(frozen)
+
+    with pytest.raises(DatabaseUnavailable, match="connection broke"):
+        stand_still()
+    assert store.jobs.get("ann", job_id)[0].status == "completed"
+
+
+def test_a_job_that_somebody_has_locked_holds_up_no_other(
+    store: Store, impatient: Callable[[str, str], None]
+) -> None:
+    impatient("lock_timeout", "100ms")
+    locked, free = (claim(store, new_job(store, 1), 0) for _ in range(2))
+    recorder = Recorder(store.chunks, EmbeddedQueue(), lambda: 1)
+    with store.database.write() as connection:
+        assert lock_job(connection, JobRow.id == locked.job_id) is not None
+        with pytest.raises(RowsLocked):
+            store.chunks.record([captioned(locked)])
+        late = recorder.record(captioned(locked))
+        assert recorder.record(captioned(free)).result(PATIENCE_S)
+        assert not late.done()
+    assert late.result(PATIENCE_S)
+    recorder.close()
+
+
+def test_a_recorder_that_ends_gives_up_what_somebody_has_locked(
+    store: Store, impatient: Callable[[str, str], None]
+) -> None:
+    impatient("lock_timeout", "100ms")
+    held = claim(store, new_job(store, 1), 0)
+    recorder = Recorder(store.chunks, EmbeddedQueue(), lambda: 1)
+    with store.database.write() as connection:
+        lock_job(connection, JobRow.id == held.job_id)
+        late = recorder.record(captioned(held))
+        recorder.close()
+        assert isinstance(late.exception(PATIENCE_S), RowsLocked)
+
+
+def test_limits_that_the_operator_chose_stay(store: Store, postgres_url: str) -> None:
+    url = f"{postgres_url}?options=-c%20lock_timeout%3D3s"
+    database = open_database(Settings(database_url=url, redis_url="redis://localhost:1", bucket="unused"))
+    with database.read() as connection:
+        shown = {name: connection.execute(text(f"show {name}")).scalar() for name in SESSION}
+    database.close()
+    assert shown["lock_timeout"] == "3s"
+    assert shown["idle_in_transaction_session_timeout"] == "15s"

@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass
 
 import httpx
+from sqlalchemy import text
 
 from jobs.tables import ChunkRow
 from tests.captioners import colour_png
@@ -211,6 +212,24 @@ class FrozenPastLease:
             host.signal(pid, signal.SIGCONT)
 
 
+class FrozenRecording:
+    """A machine stands still with a recording before its COMMIT: nobody may wait for what that has locked."""
+
+    name = "worker frozen in a recording"
+
+    def inject(self, cluster: FaultyCluster, rng: random.Random) -> None:
+        with cluster.host(rng) as host, host.links.database.hold(CAPTION, b"COMMIT") as hold:
+            hold.wait_caught()
+            host.process.pause()
+            ours = text("SELECT 1 FROM pg_stat_activity WHERE client_port = :port")
+            session = ours.bindparams(port=hold.port)
+            try:
+                wait_until(lambda: not cluster.rows(session), 60, "the end of the frozen transaction")
+            finally:
+                host.process.resume()
+            hold.end(deliver=True)
+
+
 class ClockJumps:
     """A host's clock, ten minutes wrong as it is, jumps by twenty, and back again."""
 
@@ -288,6 +307,7 @@ FAULTS: list[Fault] = [
     AllGone(),
     ThreeLosses(),
     FrozenPastLease(),
+    FrozenRecording(),
     ClockJumps(),
     ApiKilled(),
 ]
