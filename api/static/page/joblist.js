@@ -20,6 +20,7 @@ export class JobList {
 
   /** Read the next page. */
   async more() {
+    this.problem = null;
     try {
       const page = await this.#page(this.next);
       this.jobs = [...this.jobs, ...page.data];
@@ -39,6 +40,7 @@ export class JobList {
   /** Read the first page now, and again while one of its jobs still moves. */
   async #follow() {
     const { signal } = this.#leave;
+    this.problem = null;
     try {
       const { data, next_cursor: next } = await this.#page(null);
       const fresh = new Set(data.map((job) => job.id));

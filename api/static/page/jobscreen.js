@@ -170,6 +170,7 @@ export class JobScreen {
   #list() {
     const { signal } = this.#leave;
     const hooks = { onChange: this.#app.changed, onProblem: (error) => this.#failed(error), signal };
+    this.problem = null;
     this.items = new Items(this.id, this.choice, this.job?.counts.total ?? 0, hooks);
     this.#remember();
     this.#app.changed();
@@ -222,14 +223,18 @@ export class JobScreen {
   async #act(action, then) {
     await this.#attempt(async (signal) => {
       const response = await ask(`${jobPath(this.id)}/${action}`, { method: "POST", signal });
-      this.problem = null;
       this.#changed(await response.json());
       tellTabs(this.id);
       then();
     });
   }
 
+  /** Try something; what failed before is no longer said, nor does it fail silently. */
   async #attempt(work) {
+    if (this.problem) {
+      this.problem = null;
+      this.#app.changed();
+    }
     try {
       await work(this.#leave.signal);
     } catch (error) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -103,6 +103,39 @@ def test_a_job_that_does_not_exist_is_said_so(page: Page, server: Server, watch:
     page.get_by_role("link", name="All jobs").click()
     page.get_by_label("Choose photos").wait_for()
     watch.check(server.url)
+
+
+def test_what_failed_is_no_longer_said_when_it_works(
+    page: Page, server: Server, watch: Watch, photos: list[Path]
+) -> None:
+    watch.expected = ("status of 500",)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(server.url)
+    choose(page, photos[0])
+    wait_for_state(page, "Finished · 1 of 1 photo captioned")
+    page.get_by_role("button", name="Alt texts").click()
+    page.route("**/results*", lambda route: route.fulfill(status=500), times=1)
+    alert = page.get_by_role("alert")
+    page.get_by_role("button", name="Copy all").click()
+    alert.wait_for()
+    page.get_by_role("button", name="Copy all").click()
+    page.get_by_text("Copied 1 text.").wait_for()
+    alert.wait_for(state="detached")
+    first, older = re.compile(r"/v1/jobs\?limit=10$"), re.compile(r"/v1/jobs\?.*cursor=")
+    page.route(first, lambda route: route.fulfill(json=_with_more(route.fetch().json())))
+    page.route(older, lambda route: route.fulfill(json={"data": [], "next_cursor": None}))
+    page.route(older, lambda route: route.fulfill(status=500), times=1)
+    page.get_by_role("link", name="All jobs").click()
+    page.get_by_role("button", name="Show older jobs").click()
+    alert.wait_for()
+    assert page.get_by_role("heading", name="Your jobs").is_visible()
+    page.get_by_role("button", name="Show older jobs").click()
+    alert.wait_for(state="detached")
+    watch.check(server.url)
+
+
+def _with_more(jobs: dict[str, Any]) -> dict[str, Any]:
+    return jobs | {"next_cursor": "more"}
 
 
 def test_files_that_are_no_photos_are_not_sent(home: Page, server: Server) -> None:

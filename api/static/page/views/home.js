@@ -53,9 +53,12 @@ function chooser(app) {
 }
 
 function jobList(list) {
-  if (list.problem) return html`<p class="alert" role="alert">${problemReason(list.problem)}</p>`;
-  if (!list.jobs?.length) return nothing;
+  const alert = list.problem
+    ? html`<p class="alert" role="alert">${problemReason(list.problem)}</p>`
+    : nothing;
+  if (!list.jobs?.length) return alert;
   return html`
+    ${alert}
     <section class="jobs" aria-labelledby="jobs-title">
       <h2 id="jobs-title">Your jobs</h2>
       <ul>
