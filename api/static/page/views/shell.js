@@ -75,7 +75,7 @@ function question(app) {
       <p>${words}</p>
       <div class="actions">
         <button class="button danger" @click=${act}>${action}</button>
-        <button class="button" @click=${close}>Cancel</button>
+        <button class="button" autofocus @click=${close}>Cancel</button>
       </div>
     </dialog>
   `;
