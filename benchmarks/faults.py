@@ -44,6 +44,8 @@ class Fleet:
     redis_url: str
     postgres: Postgres
     api: list[Process] = field(default_factory=list)
+    metrics_ports: list[int] = field(default_factory=list)
+    """The workers', in their order."""
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         """Call the API as its owner."""
@@ -80,7 +82,10 @@ def running_fleet(workers: int, core: int | None = None, **settings: str) -> Ite
         fleet.key = fleet.command("keys", "create", "--owner", "bench").split()[-1]
         processes = [Process([CAPTIONFLEET, "api"], environment=environment)]
         worker = [*([] if core is None else ["taskset", "-c", str(core)]), CAPTIONFLEET, "worker"]
-        processes += [Process(worker, environment=environment) for _ in range(workers)]
+        for _ in range(workers):
+            fleet.metrics_ports.append(reserve_port())
+            own = {"CAPTIONFLEET_METRICS_PORT": str(fleet.metrics_ports[-1])}
+            processes.append(Process(worker, environment=environment | own))
         fleet.api, fleet.workers = processes[:1], processes[1:]
         try:
             for process in processes:

@@ -27,6 +27,7 @@ from benchmarks.faults import Fleet, running_fleet
 from benchmarks.machine import describe_machine
 from benchmarks.photos import make_photos
 from tests.processes import Process
+from tests.scrapes import scrape
 
 USERS = 20
 OWNERS = 4
@@ -51,6 +52,24 @@ class Memory:
     mb_per_hour: float
     grown_mb: float
     flat: bool
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many images the clients sent, and where the captions came from."""
+
+    sent: int
+    by_model: int
+    from_cache: int
+
+    @classmethod
+    def of(cls, fleet: Fleet) -> Images:
+        """Ask the database what was sent, and the workers what they did."""
+        sent = int(fleet.query("SELECT coalesce(sum(images), 0) FROM usage")[0][0])
+        told = [scrape(port) for port in fleet.metrics_ports]
+        by_model = sum(worker["captionfleet_worker_batch_images_sum",] for worker in told)
+        hits = sum(worker["captionfleet_worker_cache_lookups_total", "hit"] for worker in told)
+        return cls(sent, int(by_model), int(hits))
 
 
 Samples = dict[str, list[tuple[float, float]]]
@@ -212,14 +231,14 @@ def measure(minutes: float, users: int, photos: int = PHOTOS) -> dict[str, Any]:
         counted = _run_clients(fleet, folder, minutes, users)
         seconds = time.monotonic() - began
         sampler.stop()
-        database = fleet.environment["DATABASE_URL"].rpartition("/")[2]
-        images = fleet.postgres.execute("SELECT sum(images) FROM usage", database)[0][0]
+        images = Images.of(fleet)
     memory = sampler.found(minutes)
     requests = sum(route["requests"] for route in counted["routes"])
     failures = sum(route["failures"] for route in counted["routes"])
     checks = {
         "no request failed": failures == 0 and not counted["errors"],
         "no process of the service ended or was replaced": not sampler.changes,
+        "the model captioned more images than came from the cache": images.by_model > images.from_cache,
         **{f"memory of {found.who} is flat": found.flat for found in memory if _judged(minutes)},
     }
     return {
@@ -229,7 +248,7 @@ def measure(minutes: float, users: int, photos: int = PHOTOS) -> dict[str, Any]:
         "seconds": seconds,
         "requests": requests,
         "requests_per_second": requests / seconds,
-        "images": int(images or 0),
+        "images": asdict(images),
         "failures": failures,
         "errors": counted["errors"],
         "routes": counted["routes"],
@@ -243,12 +262,14 @@ def measure(minutes: float, users: int, photos: int = PHOTOS) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any]) -> str:
     """Write a report for people."""
+    images = report["images"]
     lines = [
         f"{report['machine']}; load {report['load_after']:.1f} at the end.".replace("\n", "; "),
         "",
         f"{report['users']} clients for {report['seconds'] / 60:.1f} minutes: "
         f"{report['requests']:,} requests ({report['requests_per_second']:.0f}/s), "
-        f"{report['images']:,} images, {report['failures']} failures.",
+        f"{images['sent']:,} images sent, {images['by_model']:,} captioned by the model, "
+        f"{images['from_cache']:,} from the cache, {report['failures']} failures.",
         "",
         "| Route | Requests | Failures | p50 ms | p95 ms | p99 ms | max ms |",
         "|---|---|---|---|---|---|---|",
