@@ -7,8 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
+COMPOSE = [
+    "docker-compose.yml",
+    "deploy/compose.gpu.yml",
+    "deploy/compose.monitoring.yml",
+    "tests/docker/compose.events.yml",
+]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
@@ -23,17 +30,21 @@ def test_dockerfiles() -> None:
     check("hadolint", "Dockerfile.api", "Dockerfile.worker")
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "docker-compose.yml",
-        "deploy/compose.gpu.yml",
-        "deploy/compose.monitoring.yml",
-        "tests/docker/compose.events.yml",
-    ],
-)
+@pytest.mark.parametrize("file", COMPOSE)
 def test_compose_files(file: str) -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
+
+
+def test_other_machines_reach_only_what_asks_for_a_key_that_was_made() -> None:
+    """The API; the S3 server's key and others' passwords have defaults that everybody can read."""
+    public = {
+        name
+        for file in COMPOSE
+        for name, service in YAML(typ="safe").load(ROOT / file)["services"].items()
+        for port in service.get("ports", [])
+        if not port.startswith(("127.0.0.1:", "${S3_BIND:-127.0.0.1}:"))
+    }
+    assert public == {"api"}
 
 
 def test_workflows() -> None:
