@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,60 @@ def test_other_machines_reach_only_what_asks_for_a_key_that_was_made() -> None:
 def test_workflows() -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
     check("zizmor", "--offline", "--no-progress", "--min-severity", "medium", *WORKFLOWS)
+
+
+def script(workflow: str, job: str, step: str) -> str:
+    """The commands of a workflow's step."""
+    steps = YAML(typ="safe").load(ROOT / ".github/workflows" / workflow)["jobs"][job]["steps"]
+    (found,) = [entry["run"] for entry in steps if step in (entry.get("name"), entry.get("id"))]
+    return str(found)
+
+
+def run_step(folder: Path, commands: str, **given: str) -> None:
+    """Run a step's commands as GitHub does, with a `docker` that notes its arguments in the file `asked`."""
+    docker = folder / "docker"
+    docker.write_text(
+        f'#!/bin/sh\necho "$*" >> {folder}/asked\n[ "$1" != buildx ] || [ -e {folder}/pushed ]\n'
+    )
+    docker.chmod(0o755)
+    places = {"GITHUB_OUTPUT": f"{folder}/output", "GITHUB_STEP_SUMMARY": f"{folder}/summary"}
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", **places, **given}
+    subprocess.run(["bash", "-eo", "pipefail", "-c", commands], env=environment, check=True, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("registry", "region", "pushed", "asks"),
+    [
+        ("1.dkr.ecr.us-east-1.amazonaws.com", "us-east-1", False, ["buildx", "tag", "push"]),
+        # Its tags cannot be given anew.
+        ("1.dkr.ecr.us-east-1.amazonaws.com", "us-east-1", True, ["buildx"]),
+        ("ghcr.io/Some-Owner", "", True, ["tag", "push"]),
+    ],
+)
+def test_an_image_is_pushed_once_to_a_name_in_small_letters(
+    tmp_path: Path, registry: str, region: str, pushed: bool, asks: list[str]
+) -> None:
+    if pushed:
+        (tmp_path / "pushed").touch()
+    wanted = "photos-api:v1.0-RC1"
+    commands = script("images.yml", "build", "Push")
+    run_step(tmp_path, commands, BUILT="built", REGION=region, REGISTRY=registry, WANTED=wanted)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.split()[0] for line in asked] == asks
+    assert all(line.endswith(f" {registry.lower()}/{wanted}") for line in asked)
+
+
+@pytest.mark.parametrize(
+    ("choices", "name"),
+    [("", "captionfleet"), ("gpu=false name=photos alarm_email=me@example.com", "photos")],
+)
+def test_images_go_to_the_repositories_of_the_deployment(tmp_path: Path, choices: str, name: str) -> None:
+    commands = script("deploy.yml", "where", "read")
+    run_step(tmp_path, commands, CHOICES=choices, REGION="r", REGISTRY="g", ROLE="o")
+    assert f"name={name}" in (tmp_path / "output").read_text().splitlines()
+    jobs = YAML(typ="safe").load(ROOT / ".github/workflows/deploy.yml")["jobs"]
+    assert jobs["where"]["outputs"]["name"] == "${{ steps.read.outputs.name }}"
+    assert jobs["images"]["with"]["name"] == "${{ needs.where.outputs.name }}"
 
 
 def test_every_action_is_pinned_to_a_commit() -> None:
