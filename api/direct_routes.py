@@ -10,6 +10,7 @@ from flask import Response, request
 from pydantic import Field
 
 from api.answers import json_answer
+from api.origins import own_address
 from api.routes import FILE, Answer, Call, Media, NoQuery, Route
 from jobs.callers import Scope
 from jobs.errors import RequestError
@@ -61,7 +62,7 @@ def _target(
 ) -> UploadTarget:
     key = upload_key(batch, number)
     url = call.services.objects.upload_url(key, file.content_type, file.size, URL_SECONDS)
-    here = f"{request.host_url}v1/uploads/{upload_name(batch, number)}?token={token}"
+    here = f"{own_address(request)}/v1/uploads/{upload_name(batch, number)}?token={token}"
     return UploadTarget(
         id=upload_name(batch, number),
         name=file.name,

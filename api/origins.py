@@ -1,4 +1,4 @@
-"""Keeping web pages of other sites out, which reach this server through a browser that may."""
+"""How callers came here; and keeping web pages of other sites out, which come through a browser that may."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from jobs.settings import is_loopback
 
 # What browsers say of requests by a page's own site, and by a person: addresses typed, bookmarks.
 _OWN = frozenset({"same-origin", "none"})
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the caller came by HTTPS; a proxy that ends it says so. A lie spoils one's own answer only."""
+    return request.is_secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+
+
+def own_address(request: Request) -> str:
+    """Return the address of this server as the caller knows it, without a slash at its end."""
+    scheme = "https" if is_secure(request) else "http"
+    return f"{scheme}://{request.host}"
 
 
 def refuse_other_hosts(request: Request) -> None:

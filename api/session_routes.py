@@ -9,7 +9,7 @@ from flask import Response, request
 from api.answers import json_answer
 from api.auth import SESSION_COOKIE, csrf_token
 from api.limiting import check_rate
-from api.origins import refuse_other_sites
+from api.origins import is_secure, refuse_other_sites
 from api.routes import Answer, Call, Media, NoQuery, Route
 from jobs.callers import LOCAL_CALLER, Caller, in_order
 from jobs.errors import RequestError
@@ -32,7 +32,12 @@ def create_session(call: Call[NoQuery]) -> Response:
     token, ends = call.services.store.sessions.create(caller.key_id, seconds)
     answer = json_answer(_session(caller, token, min(ends, caller.expires_at or ends)))
     answer.set_cookie(
-        SESSION_COOKIE, token, max_age=round(seconds), httponly=True, samesite="Strict", secure=_is_secure()
+        SESSION_COOKIE,
+        token,
+        max_age=round(seconds),
+        httponly=True,
+        samesite="Strict",
+        secure=is_secure(request),
     )
     return answer
 
@@ -49,7 +54,7 @@ def end_session(call: Call[NoQuery]) -> Response:
         call.services.store.sessions.end(token)
         call.context.doors.sessions.forget(token)
     answer = Response(status=204, headers={"Cache-Control": "no-store"})
-    answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict", secure=_is_secure())
+    answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict", secure=is_secure(request))
     return answer
 
 
@@ -67,11 +72,6 @@ def _session(caller: Caller, token: str | None, ends: datetime | None = None) ->
         csrf_token=csrf_token(token) if token else None,
         expires_at=ends or caller.expires_at,
     )
-
-
-def _is_secure() -> bool:
-    """Whether the browser came by HTTPS; a proxy that ends it says so. A lie spoils one's own cookie only."""
-    return request.is_secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
 
 
 SESSION_ROUTES = (

@@ -226,7 +226,7 @@ function put(one, onProgress, signal) {
   });
 }
 
-/** An address on this very server, as the browser knows the server: a proxy may have told it another scheme. */
+/** An address on this very server, as the browser knows the server: not every proxy says that it ends HTTPS. */
 function addressOf(url) {
   const { host, pathname, search } = new URL(url);
   return host === location.host && pathname.startsWith("/v1/uploads/") ? pathname + search : url;

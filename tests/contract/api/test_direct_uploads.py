@@ -73,6 +73,18 @@ def test_what_was_sent_directly_becomes_a_job(client: Client, deployment: Deploy
     assert shown == jpeg_bytes(0)
 
 
+def test_the_address_is_as_safe_as_the_way_here(client: Client, deployment: Deployment) -> None:
+    """A proxy that ends HTTPS says so: neither the token nor the photo may go on in the clear."""
+    body = json.dumps({"files": [photo()]}).encode()
+    for proto, scheme in (("https", "https"), ("http", "http")):
+        answer = client.post("/v1/uploads", body, JSON, X_Forwarded_Proto=proto, Host="captions.example:8443")
+        [target] = answer.json["data"]
+        if deployment.services.settings.bucket is None:
+            assert target["url"].startswith(
+                f"{scheme}://captions.example:8443/v1/uploads/{target['id']}?token="
+            )
+
+
 def test_the_address_takes_the_announced_size_and_type_alone(client: Client) -> None:
     [target] = announce(client, photo())
     data = jpeg_bytes(0)

@@ -53,9 +53,7 @@ function chooser(app) {
 }
 
 function jobList(list) {
-  const alert = list.problem
-    ? html`<p class="alert" role="alert">${problemReason(list.problem)}</p>`
-    : nothing;
+  const alert = list.problem ? html`<p class="alert" role="alert">${problemReason(list.problem)}</p>` : nothing;
   if (!list.jobs?.length) return alert;
   return html`
     ${alert}
