@@ -7,6 +7,7 @@ import binascii
 import re
 
 from jobs.errors import RequestError
+from jobs.records import LARGEST_POSITION
 from jobs.store.search import Rank
 
 _JOB = re.compile(r"j(job_[0-9a-z]{26})")
@@ -51,7 +52,7 @@ def read_job_cursor(cursor: str | None) -> str | None:
 
 def read_item_cursor(cursor: str | None) -> int:
     """Return the position a cursor stands after, -1 without one; raise ``RequestError`` invalid_request."""
-    return -1 if cursor is None else int(_read(cursor, _POSITION))
+    return -1 if cursor is None else _position(_read(cursor, _POSITION))
 
 
 def read_rank_cursor(cursor: str | None) -> Rank | None:
@@ -59,7 +60,10 @@ def read_rank_cursor(cursor: str | None) -> Rank | None:
     if cursor is None:
         return None
     score, _, position = _read(cursor, _RANK).partition(":")
-    return Rank(None if score == "none" else float.fromhex(score), int(position))
+    try:
+        return Rank(None if score == "none" else float.fromhex(score), _position(position))
+    except OverflowError as error:
+        raise _refused() from error
 
 
 def _opaque(text: str) -> str:
@@ -73,5 +77,16 @@ def _read(cursor: str, form: re.Pattern[str]) -> str:
         text = ""
     match = form.fullmatch(text)
     if match is None:
-        raise RequestError("invalid_request", "query parameter: cursor is not one that this list gave out")
+        raise _refused()
     return match[1]
+
+
+def _position(text: str) -> int:
+    position = int(text)
+    if position > LARGEST_POSITION:
+        raise _refused()
+    return position
+
+
+def _refused() -> RequestError:
+    return RequestError("invalid_request", "query parameter: cursor is not one that this list gave out")

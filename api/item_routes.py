@@ -15,12 +15,12 @@ from pydantic import Field
 from api.answers import json_answer, retry_after, unless_known
 from api.cursors import item_cursor, rank_cursor, read_item_cursor, read_rank_cursor
 from api.headers import SANDBOX
-from api.routes import LARGEST_POSITION, Answer, Call, Media, NoQuery, Route
+from api.routes import Answer, Call, Media, NoQuery, Route
 from jobs.callers import Scope
 from jobs.errors import ItemError, RequestError
 from jobs.image_types import IMAGE_TYPES, UNKNOWN
 from jobs.objects.sources import WEB
-from jobs.records import Body, Item, ItemEdit, ItemPage, ItemStatus, SearchText
+from jobs.records import LARGEST_POSITION, Body, Item, ItemEdit, ItemPage, ItemStatus, SearchText
 from jobs.results import NO_PARQUET, can_write_parquet, comma_separated, jsonl, parquet, whole_or_broken
 from jobs.sidecars import text_zip
 from jobs.store.jobs import UPLOAD

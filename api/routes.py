@@ -19,6 +19,7 @@ from jobs.callers import NOBODY, Caller, Scope
 from jobs.errors import RequestError
 from jobs.limits import Limits
 from jobs.logs import note_ids
+from jobs.records import LARGEST_POSITION
 from jobs.services import Services
 from jobs.validation import invalid
 
@@ -28,7 +29,6 @@ B = TypeVar("B", bound=BaseModel)
 JSON = "application/json"
 
 _JOB_ID = re.compile(r"job_[0-9a-z]{26}")
-LARGEST_POSITION = 2**31 - 1
 # A file, in the words of OpenAPI 3.1; `format` is what generators of clients still go by.
 FILE: dict[str, Any] = {
     "type": "string",

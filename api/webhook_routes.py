@@ -10,7 +10,7 @@ from api.cursors import delivery_cursor, read_delivery_cursor
 from api.routes import Answer, Call, NoQuery, Route
 from jobs.callers import Scope
 from jobs.events import Delivery, DeliveryPage, DeliveryStatus, WebhookSecretList
-from jobs.records import Body
+from jobs.records import WITHOUT_NUL, Body
 
 LARGEST_PAGE = 200
 
@@ -18,7 +18,7 @@ LARGEST_PAGE = 200
 class DeliveriesQuery(Body):
     """Which deliveries to list."""
 
-    job_id: str | None = Field(None, max_length=64, description="Only this job's.")
+    job_id: str | None = Field(None, max_length=64, pattern=WITHOUT_NUL, description="Only this job's.")
     status: DeliveryStatus | None = None
     limit: int = Field(50, ge=1, le=LARGEST_PAGE)
     cursor: str | None = None

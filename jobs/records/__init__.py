@@ -51,8 +51,10 @@ from jobs.records.shown import (
 )
 from jobs.records.values import (
     FAST_JOB_IMAGES,
+    LARGEST_POSITION,
     NAME_LENGTH,
     URI_LENGTH,
+    WITHOUT_NUL,
     EditedCaption,
     ItemStatus,
     JobStatus,
@@ -67,8 +69,10 @@ from jobs.records.values import (
 
 __all__ = [
     "FAST_JOB_IMAGES",
+    "LARGEST_POSITION",
     "NAME_LENGTH",
     "URI_LENGTH",
+    "WITHOUT_NUL",
     "Alternative",
     "Body",
     "CaptionOptions",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from jobs.callers import USUAL_SCOPES, KeyState, Scope
 from jobs.limits import RATE_PATTERN
 from jobs.records.given import Body
+from jobs.records.values import WITHOUT_NUL
 
 LARGEST = 2**62
 OWNER_PATTERN = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
@@ -36,7 +37,7 @@ class KeyRequest(Body):
     """A key to be made."""
 
     owner: Owner = Field(description="Who calls with it; jobs belong to owners.")
-    label: str = Field("", max_length=200, description="A note for people.")
+    label: str = Field("", max_length=200, pattern=WITHOUT_NUL, description="A note for people.")
     scopes: list[Scope] = Field(default_factory=lambda: list(USUAL_SCOPES), min_length=1)
     expires_in_days: float | None = Field(None, gt=0, le=36500, description="Null: it does not expire.")
     limits: KeyLimits = KeyLimits()

@@ -12,9 +12,13 @@ from pydantic import (
 
 NAME_LENGTH = 1024
 URI_LENGTH = 2048
+LARGEST_POSITION = 2**31 - 1
 FAST_JOB_IMAGES = 32
 
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[^\x00]*$")]
+# PostgreSQL's text takes every character but this.
+WITHOUT_NUL = r"^[^\x00]*$"
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=WITHOUT_NUL)]
 
 
 def _plain_key(uri: str) -> str:
@@ -39,9 +43,9 @@ UploadId = Annotated[str, StringConstraints(max_length=48, pattern=r"^upload_[0-
 
 EditedCaption = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=r"^[^\x00]*$"),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=WITHOUT_NUL),
 ]
-SearchText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
+SearchText = Annotated[str, StringConstraints(max_length=200, pattern=WITHOUT_NUL)]
 
 
 class JobStatus(StrEnum):

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, case, exists, func, i
 from jobs.errors import RequestError
 from jobs.limits import NO_LIMITS, Limits
 from jobs.queue import Message, queue_name
-from jobs.records import Item, ItemStatus, Job, JobStatus
+from jobs.records import LARGEST_POSITION, Item, ItemStatus, Job, JobStatus
 from jobs.store.bulk import chunk_values
 from jobs.store.database import Database
 from jobs.store.locks import lock_chunks, lock_job
@@ -154,13 +154,14 @@ class JobStore:
     ) -> tuple[list[dict[str, Any]], int | None]:
         with self._database.read() as connection:
             query, view = self._listing(connection, owner, job_id, status, text)
+            searched = min(after + SEARCHED_ROWS, LARGEST_POSITION)
             if text:
-                query = query.where(ItemRow.position <= after + SEARCHED_ROWS)
+                query = query.where(ItemRow.position <= searched)
             query = query.where(ItemRow.position > after).order_by(ItemRow.position).limit(limit + 1)
             rows = connection.execute(query).all()
             following = rows[limit - 1].position if len(rows) > limit else None
             if text and following is None:
-                following = _unsearched(connection, job_id, after + SEARCHED_ROWS)
+                following = _unsearched(connection, job_id, searched)
         return [view.fields(row) for row in rows[:limit]], following
 
     def item(self, owner: str, job_id: str, position: int) -> tuple[Item, str | None, str | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.callers import Scope
 from jobs.services import Services, build_services
 from jobs.settings import Settings
 from jobs.store.schema import upgrade
@@ -54,6 +55,12 @@ def _distributed(request: pytest.FixtureRequest, stack: ExitStack) -> Settings:
 def client(deployment: Deployment) -> Client:
     """A client of a new owner."""
     return deployment.client()
+
+
+@pytest.fixture
+def admin(deployment: Deployment) -> Client:
+    """A client that may make and end keys."""
+    return deployment.client(scopes=[Scope.ADMIN])
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ KEYS = "/v1/admin/keys"
 SECURED = [route for route in ROUTES if not route.keyless]
 
 
-@pytest.fixture
-def admin(deployment: Deployment) -> Client:
-    return deployment.client(scopes=[Scope.ADMIN])
-
-
 def send(client: Client, method: str, path: str, **body: Any) -> Any:
     """Send JSON; return the answer."""
     return client.call(method, path, json.dumps(body).encode(), JSON)

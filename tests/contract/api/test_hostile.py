@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import zipfile
@@ -194,6 +195,37 @@ def test_an_idempotency_key_is_short_and_plain(client: Client, key: str) -> None
 def test_odd_paths_lead_nowhere(client: Client, path: str) -> None:
     job = client.job(*photos(1))["id"]
     assert client.get(f"/v1/jobs/{path.replace('{id}', job)}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "cursor", ["s0x1.0p+9999:0", "s0x1.0p+0:9999999999", "snone:2147483648", "i9999999999"]
+)
+def test_a_cursor_that_no_list_gave_out_is_refused(client: Client, cursor: str) -> None:
+    job = client.job(*photos(1))["id"]
+    sort = "score" if cursor.startswith("s") else "position"
+    opaque = base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
+    refused(client.get(f"/v1/jobs/{job}/items?sort={sort}&cursor={opaque}"), "invalid_request", "cursor")
+
+
+@pytest.mark.parametrize("query", ["first=2147483647", "first=2147483647&q=a", "q=%25%5C_"])
+def test_odd_but_valid_queries_are_answered(client: Client, query: str) -> None:
+    job = client.job(*photos(1))["id"]
+    assert client.get(f"/v1/jobs/{job}/items?{query}").json["data"] == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs/{id}/items?q=a%00", "/v1/webhooks/deliveries?job_id=%00", "/v1/admin/keys?owner=%00"]
+)
+def test_nul_in_a_query_is_refused(client: Client, admin: Client, path: str) -> None:
+    job = client.job(*photos(1))["id"]
+    asking = admin if "admin" in path else client
+    refused(asking.get(path.replace("{id}", job)), "invalid_request")
+
+
+def test_nul_in_what_is_said_of_a_key_is_refused(admin: Client) -> None:
+    for field in ("label", "owner"):
+        body = json.dumps({"owner": "somebody", field: "a\0b"}).encode()
+        refused(admin.post("/v1/admin/keys", body, JSON), "invalid_request", field)
 
 
 def test_a_polyglot_is_what_its_first_bytes_say_and_never_run(client: Client) -> None:
