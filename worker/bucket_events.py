@@ -37,6 +37,7 @@ from jobs.store.schema import reach
 from jobs.store.submit import NewItem, NewJob
 from jobs.tracing import start_tracing
 from worker.notifications import Created, read
+from worker.signals import on_signals
 from worker.stopping import FIRST_PAUSE_S, LONGEST_PAUSE_S, until_answered
 
 log = logging.getLogger(__name__)
@@ -266,8 +267,7 @@ def run_events(settings: Settings, sqs: Sqs | None = None) -> int:
     start_tracing(settings, "captionfleet-events")
     services = build_services(settings)
     consumer = EventConsumer(services, sqs or Sqs(url), url, settings.events_dead_letter_url)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: consumer.stop())
+    on_signals((signal.SIGTERM, signal.SIGINT), lambda _number: consumer.stop())
     services.start()
     try:
         log.info("taking bucket events from %s", url)

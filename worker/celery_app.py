@@ -77,7 +77,7 @@ class CeleryConsumer:
         return int(self._controller.exitcode or 0)
 
     def stop(self) -> None:
-        """Take no more messages; ``run`` returns when the chunks in hand have ended. For signal handlers."""
+        """Take no more messages; ``run`` returns when the chunks in hand have ended."""
         celery_state.should_stop = 0
 
 

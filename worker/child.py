@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import IO
 
 from jobs.errors import DatabaseUnavailable, StartupError
@@ -28,6 +27,7 @@ from worker.exclusion import Exclusion
 from worker.gpu import read_gpu_memory
 from worker.loading import load_model, serving
 from worker.pipeline import Pipeline
+from worker.signals import on_signals
 from worker.stopping import until_answered
 from worker.vital import EXIT_BROKEN, EXIT_STARTUP, end_process
 
@@ -53,8 +53,7 @@ class WorkerProcess:
 
     def run(self, load: Callable[[Settings, str], Captioner] = load_model) -> int:
         """Serve until a signal; return the exit status. Raises ``StartupError``."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, self._on_signal)
+        on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), self._on_signal)
         exposition = Exposition([WORKER, BACKGROUND], process=True)
         show_metrics(open_metrics_listener(self._settings), exposition)
         start_tracing(self._settings, "captionfleet-worker")
@@ -90,7 +89,7 @@ class WorkerProcess:
         limit.start()
         pipeline.stop(self._grace_s)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int) -> None:
         if number == signal.SIGQUIT:
             self._grace_s = 0.0
         self._stopping.set()

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from types import FrameType
+from contextlib import suppress
 
 from jobs.errors import StartupError
 from jobs.settings import Settings
+from worker.signals import on_signals
 from worker.vital import EXIT_STARTUP
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until a signal, or until the child ends on purpose; return its exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, self._on_signal)
+        on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), self._on_signal)
         pause = FIRST_PAUSE_S
         while True:
             started = time.monotonic()
@@ -90,9 +90,12 @@ class Supervisor:
                 child.stdin.flush()
             except BrokenPipeError:
                 log.debug("the child died before it read its orders")
+                # What is left in the buffer would be written again when the pipe is closed below.
+                with suppress(BrokenPipeError):
+                    child.stdin.close()
             return child.wait()
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int) -> None:
         self._signal = number
         self._stopping.set()
         if self._child is not None:

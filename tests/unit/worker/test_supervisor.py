@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,19 +20,38 @@ PARENT = """
 import logging, sys
 from worker.main import Supervisor
 logging.basicConfig()
-sys.exit(Supervisor([sys.executable, "-c", sys.argv[1]], b"orders\\n").run())
+sys.exit(Supervisor(sys.argv[2:], sys.argv[1].encode()).run())
+"""
+INTERRUPTED = """
+import signal, sys, threading
+from worker.main import Supervisor
+
+class Interrupted(threading.Event):
+    def wait(self, timeout=None):
+        with self._cond:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        return super().wait(timeout)
+
+supervisor = Supervisor(["false"], b"")
+supervisor._stopping = Interrupted()
+sys.exit(supervisor.run())
 """
 READ = "import sys; print('got', sys.stdin.readline().strip(), flush=True)\n"
 
 
-def parent_of(child: str) -> Process:
-    process = Process([sys.executable, "-c", PARENT, READ + child], folder=ROOT)
+def parent_of(*command: str, orders: str = "orders\n") -> Process:
+    process = Process([sys.executable, "-c", PARENT, orders, *command], folder=ROOT)
     process.start()
     return process
 
 
+def parent_of_python(child: str) -> Process:
+    return parent_of(sys.executable, "-c", READ + child)
+
+
 def test_a_dead_child_is_started_again_after_growing_pauses() -> None:
-    parent = parent_of("import os; os.abort()")
+    parent = parent_of_python("import os; os.abort()")
     wait_until(lambda: "starting it again in 2 s" in parent.output)
     assert "status -6; starting it again in 0.5 s" in parent.output
     assert "status -6; starting it again in 1 s" in parent.output
@@ -39,9 +59,15 @@ def test_a_dead_child_is_started_again_after_growing_pauses() -> None:
     assert parent.stop() == 0, "it ends while it waits"
 
 
+def test_a_child_that_dies_before_it_reads_is_started_again() -> None:
+    parent = parent_of("false", orders="x" * 100_000)
+    wait_until(lambda: "starting it again in 1 s" in parent.output)
+    assert parent.stop() == 0
+
+
 @pytest.mark.parametrize("status", [0, 2])
 def test_a_child_that_ends_on_purpose_ends_its_parent(status: int) -> None:
-    parent = parent_of(f"sys.exit({status})")
+    parent = parent_of_python(f"sys.exit({status})")
     assert parent.wait() == status
     assert parent.output.count("got orders") == 1
 
@@ -54,15 +80,19 @@ def test_signals_are_passed_on(number: signal.Signals) -> None:
         "print('listening', flush=True)\n"
         "time.sleep(60)"
     )
-    parent = parent_of(listening)
+    parent = parent_of_python(listening)
     wait_until(lambda: "listening" in parent.output)
     assert parent.stop(number) == 7, "what the child made of it counts"
 
 
 def test_a_child_that_was_not_listening_yet_counts_as_stopped() -> None:
-    parent = parent_of("import time; time.sleep(60)")
+    parent = parent_of_python("import time; time.sleep(60)")
     wait_until(lambda: "got orders" in parent.output)
     assert parent.stop(signal.SIGTERM) == 0
+
+
+def test_a_signal_may_come_while_the_main_thread_has_the_lock_it_waits_with() -> None:
+    assert subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, timeout=30).returncode == 0
 
 
 def test_settings_that_do_not_fit_a_worker_are_refused(tmp_path: Path) -> None:
