@@ -28,6 +28,8 @@ LEASE_S = 30.0
 PERIOD_S = 2.0
 # After so many slices another job's turn comes.
 TURN_SLICES = 20
+# So many processes in a row, each a lease after the other, died before the next slice: it is what kills them.
+MOST_DEATHS = 10
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,9 @@ class Expander:
 
     def _take_turn(self, expansion: Expansion, lease: Heartbeat) -> Expansion | None:
         """Write some slices; return what is left for another turn, if it is this process's to give back."""
+        if expansion.deaths >= MOST_DEATHS:
+            message = f"{expansion.deaths} processes in a row died while they prepared the rest of this job"
+            return self._write(expansion, _NOTHING, RequestError("internal_error", message))
         turn = _Turn()
         slices = self._sources[expansion.kind].slices(expansion)
         while not (turn.over or lease.lost or self._loop.stopping):

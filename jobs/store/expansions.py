@@ -46,6 +46,8 @@ class Expansion:
     failures: int
     # Against which images count as they are found; None: they were counted with the job.
     limits: Limits | None = None
+    # How many holders died in a row since the last slice was written.
+    deaths: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ class ExpansionStore:
             ).first()
             if row is None:
                 return None
-            self._change(connection, row.job_id, holder=holder, lease_until=self._database.now(lease_s))
+            # Who gives it back says so: a holder that is still named has died, or stood still for too long.
+            deaths = row.deaths + (row.holder not in (None, holder))
+            lease_until = self._database.now(lease_s)
+            self._change(connection, row.job_id, holder=holder, lease_until=lease_until, deaths=deaths)
             owner = connection.execute(select(JobRow.owner).where(JobRow.id == row.job_id)).scalar_one()
         return Expansion(
             job_id=row.job_id,
@@ -101,6 +106,7 @@ class ExpansionStore:
             position=row.position,
             slices=row.slices,
             failures=row.failures,
+            deaths=deaths,
             limits=None if row.limits is None else NO_LIMITS.changed(row.limits),
         )
 
@@ -186,6 +192,7 @@ class ExpansionStore:
                 position=expansion.position + items,
                 slices=expansion.slices + 1,
                 failures=0,
+                deaths=0,
                 lease_until=self._database.now(lease_s),
             )
         if connection.execute(own).rowcount != 1:
@@ -257,4 +264,5 @@ def _after(expansion: Expansion, items: int, cursor: Cursor) -> Expansion:
         position=expansion.position + items,
         slices=expansion.slices + 1,
         failures=0,
+        deaths=0,
     )

@@ -105,13 +105,16 @@ class StuckStore:
     def _whole_jobs(self, connection: Connection) -> Iterator[Stuck]:
         columns = (JobRow.id.label("job_id"), JobRow.owner.label("job_owner"), JobRow.model)
         expanding = (
-            select(*columns, ExpansionRow.failures, ExpansionRow.not_before)
+            select(*columns, ExpansionRow.failures, ExpansionRow.deaths, ExpansionRow.not_before)
             .join(ExpansionRow, ExpansionRow.job_id == JobRow.id)
-            .where(IS_ACTIVE, ExpansionRow.failures >= FAILURES)
+            .where(IS_ACTIVE, or_(ExpansionRow.failures >= FAILURES, ExpansionRow.deaths >= FAILURES))
         )
         for row in connection.execute(expanding):
-            due = f"next try at {row.not_before:%H:%M:%S} UTC"
-            yield _stuck(row, None, f"its sources could not be read {row.failures} times; {due}")
+            problem = f"{row.deaths} processes in a row died while they prepared it"
+            if row.failures >= FAILURES:
+                due = f"next try at {row.not_before:%H:%M:%S} UTC"
+                problem = f"its sources could not be read {row.failures} times; {due}"
+            yield _stuck(row, None, problem)
         chunks = select(ChunkRow.number).where(ChunkRow.job_id == JobRow.id, ChunkRow.state != "done")
         ended = select(*columns).where(IS_ACTIVE, JobRow.status != JobStatus.PREPARING, ~chunks.exists())
         for job in connection.execute(ended):
@@ -151,7 +154,9 @@ class StuckStore:
             .where(mine, IS_LEASED, ChunkRow.owner.not_in(alive))
             .values(state="open", owner=None, lease_until=None, alone=False),
             update(ChunkRow).where(mine, IS_OPEN).values(failures=0, not_before=None, noticed_at=long_ago),
-            update(ExpansionRow).where(ExpansionRow.job_id == job_id).values(failures=0, not_before=now),
+            update(ExpansionRow)
+            .where(ExpansionRow.job_id == job_id)
+            .values(failures=0, deaths=0, not_before=now),
         ):
             connection.execute(statement)
 

@@ -198,6 +198,8 @@ class ExpansionRow(Base):
     # Slices written: who writes the next one must know it, so that no slice is written twice.
     slices: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
+    # Processes that took it up and were not heard of again, since its last slice was written.
+    deaths: Mapped[int] = mapped_column(default=0, server_default="0")
     not_before: Mapped[datetime]
     holder: Mapped[str | None]
     lease_until: Mapped[datetime | None]

@@ -141,6 +141,59 @@ def test_a_crash_repeats_nothing_and_a_stale_holder_writes_nothing(
     assert names(store, job_id) == [f"{n}.jpg" for n in range(12)]
 
 
+def die(store: Store, times: int) -> None:
+    """Let processes take up the preparation, one after the other, and never be heard of again."""
+    for number in range(times):
+        make_due(store)
+        assert store.expansions.claim(f"dead{number % 2}", 30, KINDS) is not None
+    make_due(store)
+
+
+@pytest.mark.parametrize(("written", "status"), [(0, "failed"), (3, "queued")])
+def test_what_kills_every_process_that_prepares_it_ends_with_what_was_found(
+    store: Store, objects: FolderObjects, written: int, status: str
+) -> None:
+    job_id = prepare(store)
+    if written:
+        held = store.expansions.claim("one", 30, KINDS)
+        assert held is not None
+        store.expansions.write(held, [item(n) for n in range(written)], Cursor(written), None, 30)
+    die(store, 9 if written else 10)
+    assert [one.problem for one in store.stuck.find()] == ["9 processes in a row died while they prepared it"]
+    # Where the source were asked, it would be tried again.
+    assert expander(store, objects, Numbers(12, {written: MemoryError()})).run_once()
+    job = read(store, job_id)
+    assert (job.status, job.counts.total, job.error and job.error.code) == (status, written, "internal_error")
+    assert job.error is not None
+    assert "10 processes in a row died" in job.error.message
+    assert expansions(store) == 0
+
+
+def test_deaths_far_apart_and_processes_that_gave_it_back_end_no_preparation(
+    store: Store, objects: FolderObjects
+) -> None:
+    job_id = prepare(store)
+    die(store, 9)
+    held = store.expansions.claim("one", 30, KINDS)
+    assert held is not None
+    assert held.deaths == 9
+    left = store.expansions.write(held, [item(n) for n in range(5)], Cursor(5), None, 30).left
+    assert left is not None
+    assert left.deaths == 0
+    store.expansions.release(left)
+    die(store, 8)
+    for give_back in (store.expansions.release, lambda one: store.expansions.postpone(one, 0)):
+        for number in range(6):
+            held = store.expansions.claim(f"alive{number}", 30, KINDS)
+            assert held is not None
+            assert held.deaths == 8
+            give_back(held)
+            make_due(store)
+    assert expander(store, objects, Numbers(12)).run_once()
+    assert names(store, job_id) == [f"{n}.jpg" for n in range(12)]
+    assert read(store, job_id).error is None
+
+
 def test_a_source_that_does_not_answer_is_asked_again_from_its_cursor(
     store: Store, objects: FolderObjects
 ) -> None:
