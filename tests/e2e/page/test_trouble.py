@@ -105,13 +105,11 @@ def test_a_job_that_does_not_exist_is_said_so(page: Page, server: Server, watch:
     watch.check(server.url)
 
 
-def test_what_failed_is_no_longer_said_when_it_works(
-    page: Page, server: Server, watch: Watch, photos: list[Path]
-) -> None:
+def test_what_failed_is_no_longer_said_when_it_works(page: Page, server: Server, watch: Watch) -> None:
     watch.expected = ("status of 500",)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(server.url)
-    choose(page, photos[0])
+    choose(page, *many(1))
     wait_for_state(page, "Finished · 1 of 1 photo captioned")
     page.get_by_role("button", name="Alt texts").click()
     page.route("**/results*", lambda route: route.fulfill(status=500), times=1)
