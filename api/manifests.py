@@ -53,7 +53,7 @@ class ReferenceRequest:
         """Return a request whose images are found in the background."""
         kind, uri = (PREFIX, request.s3_prefix) if request.s3_prefix else (MANIFEST, request.manifest)
         assert uri is not None
-        self._context.services.intake.access(self._owner).check(uri)
+        self._context.services.intake.readable(self._owner)(uri)
         wanted = (request.filter or ObjectFilter()).model_dump(mode="json", exclude_none=True)
         fingerprint = Fingerprint()
         fingerprint.add(kind, uri, json.dumps(wanted, sort_keys=True))

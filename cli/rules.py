@@ -87,7 +87,7 @@ def _add(uri: str, owner: str, asked: dict[str, Any]) -> Rule:
 
     with opened_services(_settings()) as services:
         uri, spec = _checked(uri, {name: value for name, value in asked.items() if value is not None})
-        services.intake.access(owner).check(uri)
+        services.intake.readable(owner)(uri)
         services.intake.check(spec)
         services.intake.check_output("job", owner, spec)
         return services.store.rules.add(owner, *split_uri(uri), spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.errors import RequestError
-from jobs.objects.s3 import missing_access, split_uri
+from jobs.objects.s3 import split_uri
 from jobs.settings import Settings
 from jobs.store.keys import Grant, KeyStore
 
@@ -15,7 +15,6 @@ class Access:
         self._own_bucket = settings.bucket
         self._owner = owner
         granted = [grant for grant in keys.grants(owner) if grant.bucket != settings.bucket]
-        self._readable = False
         self._granted = tuple(_uri(grant) for grant in granted)
         self._writable = tuple(_uri(grant) for grant in granted if grant.writable)
 
@@ -26,10 +25,8 @@ class Access:
 
     def check(self, uri: str) -> None:
         """Raise ``RequestError`` forbidden unless every key that begins like ``uri`` is granted."""
-        if uri.startswith(self._granted):
-            self._refuse_unreadable()
-            return
-        raise self._refusal(uri, "is not under a prefix granted to you", "")
+        if not uri.startswith(self._granted):
+            raise self._refusal(uri, "is not under a prefix granted to you", "")
 
     def check_write(self, uri: str) -> None:
         """Raise ``RequestError`` forbidden unless results may be written to every key that begins so."""
@@ -44,12 +41,6 @@ class Access:
             command = f"captionfleet keys grant {option}{self._owner} s3://{bucket}/…"
             message = f"{uri} {reason}; an operator grants one with `{command}`"
         return RequestError("forbidden", message)
-
-    def _refuse_unreadable(self) -> None:
-        """Refuse at once what every worker would try in vain for minutes."""
-        if not self._readable and (reason := missing_access()):
-            raise RequestError("forbidden", f"this server can read no s3:// objects: {reason}")
-        self._readable = True
 
 
 def _uri(grant: Grant) -> str:

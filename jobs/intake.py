@@ -14,6 +14,7 @@ from jobs.limits import images_per_job
 from jobs.lists import KIND as LIST
 from jobs.lists import ItemList
 from jobs.objects import ObjectStore
+from jobs.objects.s3 import missing_access
 from jobs.options import check_options, check_prompt
 from jobs.outputs import output_uri
 from jobs.queue import JobQueue, publish
@@ -46,6 +47,7 @@ class Intake:
         self._store = store
         self._queue = queue
         self._urls = UrlGuard(settings.trusted_hosts)
+        self._reads_s3 = False
 
     def check(self, spec: JobSpec) -> str:
         """Return the model a job will use; raise ``RequestError`` for what no job may ask."""
@@ -141,16 +143,32 @@ class Intake:
         Raises ``RequestError`` forbidden outside the owner's grants, upload_incomplete and invalid_request
         for uploads that are not there, not the owner's or another job's.
         """
-        made = self.references_of(owner)
+        made = References(owner, self.readable(owner), self._store.uploads, self._objects)
         return (made.item(reference) for reference in references)
 
     def references_of(self, owner: str) -> References:
-        """Return what turns an owner's references into items."""
-        return References(owner, self.access(owner), self._store.uploads, self._objects)
+        """Return what turns the references of an owner's job into items, in the background."""
+        return References(owner, self.access(owner).check, self._store.uploads, self._objects)
 
     def access(self, owner: str) -> Access:
         """Return what an owner's jobs may read, as of now."""
         return Access(self._settings, self._store.keys, owner)
+
+    def readable(self, owner: str) -> Callable[[str], None]:
+        """Return the check of each S3 URI that a new job of an owner is to read.
+
+        Where this server reads nothing in S3 it raises ``RequestError`` forbidden, too: every worker would
+        try in vain for minutes. Not in the background: what hands out credentials may be away for a moment.
+        """
+        access = self.access(owner)
+
+        def check(uri: str) -> None:
+            access.check(uri)
+            if not self._reads_s3 and (reason := missing_access()):
+                raise RequestError("forbidden", f"this server can read no s3:// objects: {reason}")
+            self._reads_s3 = True
+
+        return check
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from jobs.errors import RequestError
-from jobs.grants import Access
 from jobs.names import clean_name
 from jobs.objects import ObjectStore
 from jobs.objects.s3 import split_uri
@@ -19,9 +19,12 @@ from jobs.store.uploads import DirectUpload, UploadStore, split_upload_id, uploa
 class References:
     """Turns one owner's references into items."""
 
-    def __init__(self, owner: str, access: Access, uploads: UploadStore, objects: ObjectStore) -> None:
+    def __init__(
+        self, owner: str, check: Callable[[str], None], uploads: UploadStore, objects: ObjectStore
+    ) -> None:
+        """Take what raises ``RequestError`` forbidden for an S3 URI that is not the owner's to name."""
         self._owner = owner
-        self._access = access
+        self._check = check
         self._uploads = uploads
         self._objects = objects
         self._batches: dict[str, tuple[dict[int, DirectUpload], dict[str, int]]] = {}
@@ -30,7 +33,7 @@ class References:
         """Return the item; raise ``RequestError`` forbidden, invalid_request or upload_incomplete."""
         uri = reference.s3_uri
         if uri is not None:
-            self._access.check(uri)
+            self._check(uri)
         if reference.upload_id is None:
             return self.unchecked(reference)
         upload = self._uploaded(reference.upload_id)

@@ -22,6 +22,7 @@ SPOOL_BYTES = 256 * 1024
 URL_SECONDS = 900
 DELETED_AT_ONCE = 1000
 _GONE = {"NoSuchKey", "NoSuchBucket", "404", "NotFound", "NoSuchVersion"}
+_NO_CREDENTIALS = "there are no AWS credentials (AWS_ACCESS_KEY_ID, a profile or a role)"
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 
 
@@ -83,6 +84,9 @@ def _connect(public_url: str | None) -> _Connected:
     with translated():
         # Not the session that boto3 shares: that one keeps the first credentials it ever saw.
         session = boto3.Session()
+        # A client that was made without credentials would stay without them.
+        if session.get_credentials() is None:
+            raise StorageUnavailable(f"S3 cannot be asked: {_NO_CREDENTIALS}")
         client = session.client("s3", config=config)
         signer = session.client("s3", config=config, endpoint_url=public_url) if public_url else client
         return _Connected(client, signer, FastReads(session, client))
@@ -96,7 +100,7 @@ def missing_access() -> str | None:
         return "the `distributed` extra, which reads S3, is not installed"
     with translated(item=False):
         credentials = boto3.Session().get_credentials()
-    return None if credentials else "there are no AWS credentials (AWS_ACCESS_KEY_ID, a profile or a role)"
+    return None if credentials else _NO_CREDENTIALS
 
 
 class S3Objects:

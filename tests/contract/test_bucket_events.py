@@ -201,6 +201,16 @@ def test_what_the_service_writes_itself_makes_no_job(events: Events) -> None:
     assert events.waiting() == events.waiting(events.dead) == 0
 
 
+def test_credentials_that_are_away_for_a_moment_make_no_dead_letter(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events.rule()
+    events.send(events.event("photos/a.jpg"))
+    monkeypatch.setattr("boto3.Session.get_credentials", lambda _: None)
+    events.consumer().run_once()
+    assert (events.sources(), events.waiting(events.dead)) == (["photos/a.jpg"], 0)
+
+
 def test_a_job_holds_no_more_images_than_any_other(events: Events) -> None:
     events.rule()
     records = [json.loads(events.event(f"photos/{n}.jpg"))["Records"][0] for n in range(90)]
