@@ -85,7 +85,8 @@ class DecodeProcess:
         """Decode one image.
 
         Raises ``ItemError`` if the image is bad, ``TimeoutError`` if it took longer than the limit,
-        ``ChildDied`` if the child ended meanwhile. After the last two the child is of no more use.
+        ``ChildDied`` if the child ended meanwhile. After the last two the child is of no more use, and it is
+        ended where it says what none of ours does: an image has taken it over.
         """
         deadline = time.monotonic() + self._orders.time_limit_s
         self.served += 1
@@ -98,8 +99,13 @@ class DecodeProcess:
         if len(data) > _KEPT_BYTES:
             os.ftruncate(self._source.fileno(), 0)
         if code != Outcome.DECODED:
-            raise ItemError(_CODES.get(code, ItemCode.IMAGE_CORRUPT), message.decode(errors="replace"))
-        return DecodedImage(self._pixels(), width, height)
+            raise ItemError(_CODES.get(code, ItemCode.IMAGE_CORRUPT), _printable(message))
+        pixels = self._pixels()
+        if pixels is None or not 0 < width * height <= self._orders.max_pixels:
+            self._process.kill()
+            self._process.wait()
+            raise ItemError(ItemCode.IMAGE_CORRUPT, "the image makes its decoder say what cannot be")
+        return DecodedImage(pixels, width, height)
 
     def kill(self) -> None:
         """End the child at once; a ``decode`` that waits for it in another thread raises ``ChildDied``."""
@@ -150,10 +156,16 @@ class DecodeProcess:
             received += piece
         return received
 
-    def _pixels(self) -> Pixels:
+    def _pixels(self) -> Pixels | None:
+        """Return the decoded pixels; none if some are missing, whose places would hold old memory."""
         pixels = np.empty((self._orders.height, self._orders.width, 3), np.uint8)
-        os.preadv(self._target.fileno(), [pixels.data], 0)
-        return pixels
+        return pixels if os.preadv(self._target.fileno(), [pixels.data], 0) == pixels.nbytes else None
+
+
+def _printable(message: bytes) -> str:
+    """Return a child's words as text that every database and terminal takes."""
+    text = message.decode(errors="replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _start(

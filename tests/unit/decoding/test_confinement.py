@@ -178,6 +178,23 @@ def test_a_decoder_can_still_end_itself(taken_over: DecodePool) -> None:
 
 
 @linux
+def test_a_decoder_that_says_what_cannot_be_costs_its_image_and_is_ended(taken_over: DecodePool) -> None:
+    for lie in exploit.LIES:
+        liar = exactly(1)
+        assert code_of(taken_over.decode(lie)) == ItemCode.IMAGE_CORRUPT, lie
+        assert not liar & children()
+    assert_right(taken_over.decode(jpeg_bytes(1)))
+
+
+@linux
+def test_what_a_decoder_says_is_short_and_printable(taken_over: DecodePool) -> None:
+    said = str(taken_over.decode(b"words").exception(30))
+    assert said.startswith("a\N{REPLACEMENT CHARACTER}b")
+    assert said.isprintable()
+    assert len(said) < 256
+
+
+@linux
 def test_the_same_attacks_work_outside(tmp_path: Path) -> None:
     """Otherwise the refusals above would prove nothing."""
     (tmp_path / "there").write_text("x")
