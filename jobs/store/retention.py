@@ -66,7 +66,6 @@ class RetentionStore:
             # An output that ends at this moment locks the job before its row, too.
             lock_job(connection, JobRow.id == job_id)
             connection.execute(delete(OutputRow).where(OutputRow.job_id == job_id))
-            connection.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
             connection.execute(delete(DeliveryRow).where(DeliveryRow.job_id == job_id))
             connection.execute(delete(JobRow).where(JobRow.id == job_id))
             # Once more, behind whoever was remembering a caption while the job was still there.

@@ -119,6 +119,15 @@ def test_the_key_of_a_deleted_job_is_not_used_again(client: Client, deployment: 
     caption(deployment.services, job["id"])
     client.call("DELETE", job["links"]["self"])
     refused(client.upload(*photos(1), Idempotency_Key="k"), "idempotency_conflict", "deleted")
+    store = deployment.services.store
+    while store.retention.delete_rows(job["id"]):
+        pass
+    refused(client.upload(*photos(1), Idempotency_Key="k"), "idempotency_conflict", "deleted")
+    with store.database.write() as connection:
+        mine = IdempotencyRow.owner == deployment.owner
+        connection.execute(update(IdempotencyRow).where(mine).values(created_at=store.database.now(-86_401)))
+    store.retention.forget_old()
+    assert client.upload(*photos(1), Idempotency_Key="k").status_code == 202
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "two words", "käse"])
