@@ -142,7 +142,7 @@ def _image(call: Call[NoQuery], item: Item, key: str, kind: str) -> Response:
     show = "attachment" if kind == UNKNOWN else "inline"
     response.headers["Content-Disposition"] = f"{show}; filename*=UTF-8''{quote(item.name, safe='')}"
     response.headers["Content-Security-Policy"] = SANDBOX
-    response.headers["Cache-Control"] = "private, max-age=3600"
+    response.headers["Cache-Control"] = "private, no-cache"
     if item.sha256:
         response.set_etag(item.sha256)
     known = unless_known(response)

@@ -216,6 +216,8 @@ def test_an_image_is_served_as_what_it_is(client: Client, deployment: Deployment
         "application/octet-stream",
         "attachment",
     )
+    # Asked for again each time: after signing out it is not shown from the cache.
+    assert answer.headers["Cache-Control"] == "private, no-cache"
     again = client.get(f"{job['links']['items']}/0/image", If_None_Match=answer.headers["ETag"])
     assert again.status_code == 304
 
