@@ -134,6 +134,7 @@ _SUBMIT_REFUSALS = (
     "model_not_available",
     "upload_incomplete",
     "forbidden",
+    "not_acceptable",
     "idempotency_conflict",
     "idempotency_in_progress",
     "upload_too_large",

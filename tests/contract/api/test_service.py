@@ -294,6 +294,8 @@ def test_the_document_is_valid_openapi_and_complete(client: Client) -> None:
     served = json.loads(client.http.get("/openapi.json").data)
     validate(served)
     assert served == document()
+    # What a job's output may be refused for is found out where the job is made.
+    assert served["paths"]["/v1/jobs"]["post"]["responses"]["406"]["description"] == "not_acceptable"
     assert served["openapi"].startswith("3.1")
     rules = {
         (method, re.sub(r"<(?:int:)?(\w+)>", r"{\1}", rule.rule))
