@@ -50,6 +50,7 @@ class WorkerProcess:
         self._grace_s = grace_s
         self._stopping = threading.Event()
         self._consumer: CeleryConsumer | None = None
+        self._pipeline: Pipeline | None = None
 
     def run(self, load: Callable[[Settings, str], Captioner] = load_model) -> int:
         """Serve until a signal; return the exit status. Raises ``StartupError``."""
@@ -68,6 +69,7 @@ class WorkerProcess:
 
     def _serve(self, services: Services, captioner: Captioner) -> int:
         pipeline = Pipeline(services, serving(self._settings, self._model, captioner), Exclusion())
+        self._pipeline = pipeline
         self._consumer = CeleryConsumer(self._settings, self._model, services.queue, pipeline.run_chunk)
         if self._stopping.is_set():
             self._consumer.stop()
@@ -92,6 +94,8 @@ class WorkerProcess:
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGQUIT:
             self._grace_s = 0.0
+            if self._pipeline is not None:
+                self._pipeline.hurry()
         self._stopping.set()
         if self._consumer is not None:
             self._consumer.stop()

@@ -175,10 +175,19 @@ class Leases:
         with self._lock:
             return list(self._holds.values())
 
-    def wait_empty(self, seconds: float) -> bool:
-        """Wait until nothing is in hand, and no claim under way; return whether so."""
+    def wait_empty(self, seconds: float, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until nothing is in hand, and no claim under way, ``unless`` something; return whether so."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self._holds and not self._claims, seconds)
+            self._lock.wait_for(lambda: self._empty() or unless(), seconds)
+            return self._empty()
+
+    def look_again(self) -> None:
+        """Let ``wait_empty`` ask again whether it is to go on."""
+        with self._lock:
+            self._lock.notify_all()
+
+    def _empty(self) -> bool:
+        return not self._holds and not self._claims
 
     def renew(self) -> None:
         """Renew all leases in hand; chunks that are not this worker's any more are stopped."""

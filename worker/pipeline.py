@@ -48,6 +48,7 @@ class Pipeline:
         self._serving = serving
         self._exclusion = exclusion
         self._stopping = threading.Event()
+        self._hurried = threading.Event()
         self._batcher = Batcher(
             captioner, batch_size=serving.batch_size, forward_limit_s=settings.forward_limit_s
         )
@@ -99,7 +100,7 @@ class Pipeline:
         """Begin nothing, give the chunks in hand ``grace_s`` seconds, hand back the rest, end all threads."""
         self._stopping.set()
         self._exclusion.close()
-        self._leases.wait_empty(grace_s)
+        self._leases.wait_empty(grace_s, unless=self._hurried.is_set)
         for hold in self._leases.in_hand():
             hold.stop()
         if not self._leases.wait_empty(LAST_WORDS_S):
@@ -111,6 +112,11 @@ class Pipeline:
         self._images.close()
         self._leases.close()
         INFO.drop(*self._info)
+
+    def hurry(self) -> None:
+        """Let a ``stop``, also one under way, give no grace."""
+        self._hurried.set()
+        self._leases.look_again()
 
     def _claim(self, job_id: str, number: int) -> Hold | None:
         worker, lease_s = self._serving.worker_id, self._services.settings.lease_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from tests.captioners import Behaviour, colour_png
 from tests.collectors import run_collector
 from tests.processes import wait_until
 from tests.unit.worker.conftest import Deployment, in_thread
+from worker.child import WorkerProcess
 from worker.leases import PERIOD_S
 from worker.pipeline import Pipeline
 
@@ -372,6 +374,24 @@ def test_the_mark_is_there_while_it_runs_alone(deploy: Deploy) -> None:
         run.join(10)
     assert not deployment.chunk(job_id).alone
     assert deployment.chunk(job_id).deaths_alone == 0
+
+
+def test_sigquit_ends_the_grace_that_sigterm_gave(deploy: Deploy) -> None:
+    deployment = deploy()
+    job_id = deployment.pictures(3)
+    process = WorkerProcess(deployment.services.settings, "small")
+    deployment.captioner.gate.clear()
+    with deployment.pipeline() as pipeline:
+        process._pipeline = pipeline
+        threads = [in_thread(lambda: pipeline.run_chunk(job_id, 0))]
+        wait_until(lambda: pipeline._batcher._running)
+        threads.append(in_thread(lambda: pipeline.stop(300)))
+        wait_until(pipeline._stopping.is_set)
+        process._on_signal(signal.SIGQUIT)
+        wait_until(lambda: deployment.chunk(job_id).state == "open", 20, "the chunk to be handed back")
+        deployment.captioner.gate.set()
+        for thread in threads:
+            thread.join(10)
 
 
 def test_stopping_hands_back_what_does_not_finish(deploy: Deploy) -> None:
