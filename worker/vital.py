@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 log = logging.getLogger(__name__)
@@ -16,10 +17,16 @@ EXIT_STARTUP = 2
 """Exit status of a process that could not start; starting it again would not help."""
 EXIT_BROKEN = 70
 """Exit status of a process that ended itself because it could not go on."""
+LAST_WORDS_S = 5.0
 
 
 def end_process(reason: str) -> NoReturn:
     """End this process at once, whatever its threads are stuck in; leases and the parent do the rest."""
+    # Whoever reads the log may have stopped: the words below would wait for them without end.
+    with suppress(RuntimeError):
+        last = threading.Timer(LAST_WORDS_S, os._exit, [EXIT_BROKEN])
+        last.daemon = True
+        last.start()
     log.critical("this process ends: %s", reason)
     logging.shutdown()
     faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)

@@ -37,6 +37,19 @@ supervisor = Supervisor(["false"], b"")
 supervisor._stopping = Interrupted()
 sys.exit(supervisor.run())
 """
+UNREAD = """
+import logging, os
+from worker import vital
+logging.basicConfig()
+vital.LAST_WORDS_S = 0.2
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, bytes(4096))
+except BlockingIOError:
+    os.set_blocking(2, True)
+vital.end_process("test")
+"""
 READ = "import sys; print('got', sys.stdin.readline().strip(), flush=True)\n"
 
 
@@ -93,6 +106,14 @@ def test_a_child_that_was_not_listening_yet_counts_as_stopped() -> None:
 
 def test_a_signal_may_come_while_the_main_thread_has_the_lock_it_waits_with() -> None:
     assert subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, timeout=30).returncode == 0
+
+
+def test_a_process_ends_itself_though_nobody_reads_its_last_words() -> None:
+    with subprocess.Popen([sys.executable, "-c", UNREAD], cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(20) == 70
+        finally:
+            process.kill()
 
 
 def test_settings_that_do_not_fit_a_worker_are_refused(tmp_path: Path) -> None:
