@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -104,6 +105,8 @@ def refusal(response: httpx.Response, *, store: bool = False) -> ApiError:
     code = str(problem.get("code", "")) or f"HTTP {response.status_code}"
     detail = str(problem.get("detail") or response.reason_phrase)
     kind = _BY_STATUS.get(response.status_code, ApiError)
+    if store and response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+        kind = Unavailable  # S3's InternalError: "please try again", says its reference.
     request_id = problem.get("request_id") or response.headers.get("X-Request-Id")
     return kind(code, detail, response.status_code, request_id, _seconds(response.headers.get("Retry-After")))
 

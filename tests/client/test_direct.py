@@ -233,7 +233,7 @@ def test_an_address_that_expired_is_asked_for_again(
 def test_a_busy_store_is_tried_again(
     store: Store, photos: list[Path], connect: Connect, pauses: list[float]
 ) -> None:
-    store.refuse = {"0.jpg": [503, 503]}
+    store.refuse = {"0.jpg": [503, 500]}
     connect(store.web.url("")).submit(Direct(photos))
     assert store.put["0.jpg"] == 3
     assert len(pauses) == 2
