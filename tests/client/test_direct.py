@@ -117,7 +117,7 @@ def test_an_interrupted_upload_sends_only_the_rest(
     store: Store, photos: list[Path], connect: Connect, tmp_path: Path
 ) -> None:
     state = tmp_path / "upload.state"
-    store.refuse = {"3.jpg": [500]}
+    store.refuse = {"3.jpg": [501]}
     client = connect(store.web.url(""))
     with pytest.raises(Exception, match="does not take the file"):
         client.submit(Direct(photos, state, at_once=1))
