@@ -63,8 +63,10 @@ def narrow_jobs(connection: Connection, database: Database, limit: int) -> list[
         .order_by(JobRow.id)
         .limit(limit)
     )
+    # On PostgreSQL the second question may find jobs that the first one did not: the next round has them.
     return [
         job.id
         for job in jobs
-        if job.released - job.closed < _share(windows[job.model], job.weight, siblings[job.owner, job.model])
+        if (weight := siblings.get((job.owner, job.model)))
+        and job.released - job.closed < _share(windows[job.model], job.weight, weight)
     ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from jobs.errors import ItemCode, ItemError
 from jobs.records import ItemStatus, Priority
-from jobs.store import Store
+from jobs.store import Store, window
 from jobs.store.chunks import ChunkResult, Claim, ItemResult
+from jobs.store.database import Database
 from jobs.store.window import SMALLEST_WINDOW
 from jobs.tables import ChunkRow, ItemRow, JobRow
 from tests.contract.stores import (
@@ -184,6 +185,21 @@ def test_owners_get_equal_windows_and_priorities_share_them(store: Store) -> Non
     store.sweeps.finish_cancels()
     store.sweeps.widen_windows()
     assert released(low) == SMALLEST_WINDOW
+
+
+def test_a_job_that_comes_while_windows_are_widened_is_for_the_next_round(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_job(store, 3200)
+    count = window.owner_window
+
+    def meanwhile(connection: Connection, database: Database, model: str) -> int:
+        monkeypatch.undo()
+        new_job(store, 3200, owner="bob")
+        return count(connection, database, model)
+
+    monkeypatch.setattr(window, "owner_window", meanwhile)
+    assert store.sweeps.widen_windows() == []
 
 
 def test_failed_items_are_counted_and_only_they_are_retried(store: Store) -> None:
