@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select, update
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from jobs.store.cache import forget_slice
 from jobs.store.database import Database
@@ -20,6 +24,7 @@ from jobs.tables import (
 )
 
 SLICE = 5000
+JOBS_AT_ONCE = 100
 UPLOAD_SILENT_S = 900
 DAY_S = 86400
 
@@ -39,13 +44,12 @@ class RetentionStore:
                 .values(deleted_at=self._database.now(), version=JobRow.version + 1)
             )
 
-    def deleted_jobs(self) -> list[str]:
-        """Return jobs whose objects and rows are to be removed, longest deleted first."""
+    def deleted_jobs(self, refused: Collection[str] = ()) -> list[str]:
+        """Return jobs whose objects and rows are to be removed: longest deleted first, ``refused`` last."""
         with self._database.read() as connection:
-            query = (
-                select(JobRow.id).where(JobRow.deleted_at.is_not(None)).order_by(JobRow.deleted_at).limit(100)
-            )
-            return list(connection.execute(query).scalars())
+            query = select(JobRow.id).where(JobRow.deleted_at.is_not(None))
+            query = query.order_by(*_behind(JobRow.id, refused), JobRow.deleted_at)
+            return list(connection.execute(query.limit(JOBS_AT_ONCE)).scalars())
 
     def delete_rows(self, job_id: str) -> bool:
         """Delete a slice of a deleted job's rows, at last the job; return whether something is left."""
@@ -72,11 +76,12 @@ class RetentionStore:
             forget_slice(connection, job_id)
             return False
 
-    def abandoned_uploads(self) -> list[str]:
-        """Return job ids whose request died before the job was made."""
+    def abandoned_uploads(self, refused: Collection[str] = ()) -> list[str]:
+        """Return job ids whose request died before the job was made; ``refused`` ones last."""
         with self._database.read() as connection:
             silent = UploadRow.heartbeat_at < self._database.now(-UPLOAD_SILENT_S)
-            return list(connection.execute(select(UploadRow.job_id).where(silent).limit(100)).scalars())
+            query = select(UploadRow.job_id).where(silent).order_by(*_behind(UploadRow.job_id, refused))
+            return list(connection.execute(query.limit(JOBS_AT_ONCE)).scalars())
 
     def forget_old(self) -> None:
         """Drop idempotency keys after a day and workers that were not seen for a day."""
@@ -84,3 +89,10 @@ class RetentionStore:
             yesterday = self._database.now(-DAY_S)
             connection.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < yesterday))
             connection.execute(delete(WorkerRow).where(WorkerRow.last_seen < yesterday))
+
+
+def _behind(key: InstrumentedAttribute[str], refused: Collection[str]) -> tuple[ColumnElement[Any], ...]:
+    """Return an order that has these last, and those by chance: none of them may hold up the others."""
+    if not refused:
+        return ()
+    return key.in_(refused), case((key.in_(refused), func.random()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -129,12 +129,14 @@ class UploadStore:
             rows = connection.execute(select(*_COLUMNS).where(DirectUploadRow.job_id == job_id))
             return [DirectUpload(*row).key for row in rows]
 
-    def abandoned(self, limit: int) -> list[DirectUpload]:
-        """Return uploads past their time that no job needs, or whose job is gone."""
+    def abandoned(self, limit: int, but: Collection[tuple[str, int]] = ()) -> list[DirectUpload]:
+        """Return uploads past their time that no job needs, or whose job is gone, ``but`` those."""
         needed = exists().where(JobRow.id == DirectUploadRow.job_id)
         with self._database.read() as connection:
             late = DirectUploadRow.expires_at < self._database.now()
             query = select(*_COLUMNS).where(late, or_(DirectUploadRow.job_id.is_(None), ~needed))
+            if but:
+                query = query.where(_KEY.not_in(but))
             return [DirectUpload(*row) for row in connection.execute(query.limit(limit))]
 
     def forget(self, uploads: Sequence[DirectUpload]) -> None:

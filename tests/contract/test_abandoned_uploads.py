@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from jobs.errors import ItemError, RequestError
+from jobs.errors import ItemError, RequestError, StorageUnavailable
 from jobs.ids import new_id
 from jobs.objects.folder import FolderObjects
 from jobs.records import JobSpec
@@ -101,6 +102,27 @@ def test_a_deleted_jobs_uploads_go_with_it_and_what_comes_late_goes_later(
     tidy(store, objects)
     assert not there(objects, batch, 0)
     assert rows(store) == 0
+
+
+def test_uploads_that_cannot_be_removed_hold_up_no_other(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Forbidden(FolderObjects):
+        def delete(self, keys: Sequence[str]) -> None:
+            if not kept.isdisjoint(keys):
+                raise StorageUnavailable("access denied")
+            super().delete(keys)
+
+    monkeypatch.setattr("jobs.tidying.UPLOADS_AT_ONCE", 2)
+    objects = Forbidden(tmp_path / "objects")
+    batch = announce(store, 6)
+    kept = {upload_key(batch, number) for number in range(2)}
+    for number in range(6):
+        put(objects, batch, number)
+    expire(store)
+    tidy(store, objects)
+    assert [there(objects, batch, number) for number in range(6)] == [True] * 2 + [False] * 4
+    assert rows(store) == 2
 
 
 def test_an_upload_is_taken_by_one_of_two_jobs(store: Store) -> None:

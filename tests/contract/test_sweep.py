@@ -254,6 +254,23 @@ def test_jobs_whose_objects_cannot_be_removed_hold_up_no_other(
     assert store.retention.deleted_jobs() == stuck
 
 
+def test_many_jobs_that_cannot_be_removed_hold_up_no_other(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than are looked at together."""
+    monkeypatch.setattr("jobs.store.retention.JOBS_AT_ONCE", 2)
+    objects = ForbiddenObjects(tmp_path / "objects")
+    jobs = [new_job(store, 2) for _ in range(4)]
+    objects.forbidden = {job_prefix(job_id): StorageUnavailable("access denied") for job_id in jobs[:3]}
+    for job_id in jobs:
+        store.jobs.delete("ann", job_id)
+    tidying = Tidying(store, objects)
+    for _ in range(3):
+        tidying.run_once()
+    monkeypatch.undo()
+    assert store.retention.deleted_jobs() == jobs[:3]
+
+
 def test_who_loses_the_turn_removes_no_more(store: Store, objects: FolderObjects) -> None:
     """Such as a process that stood still while it removed a large job."""
     job_id = new_job(store, 2)
