@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Where boto3 succeeded so many times in a row at what failed here, it reads the bucket alone.
+# Where boto3 succeeded so many times in a row at what failed here, it reads the bucket alone for a while.
 PATIENCE = 5
+ALONE_S = 300.0
 # obstore writes other keys in its own way (empty and dotted parts, percent signs): boto3 reads those.
 _PLAIN_KEY = re.compile(r"(?!\.{1,2}(/|$))[\w.=@-][\w.=@ -]*(/(?!\.{1,2}(/|$))[\w.=@-][\w.=@ -]*)*", re.ASCII)
 # boto3 renews passing credentials at the latest 10 minutes before they end.
@@ -42,6 +44,7 @@ class FastReads:
         self._lock = threading.Lock()
         self._stores: dict[str, S3Store | None] = {}
         self._missed: Counter[str] = Counter()
+        self._alone_until: dict[str, float] = {}
 
     def read(self, bucket: str, key: str, limit: int, otherwise: Callable[[], bytes]) -> bytes:
         """Return an object's bytes, by ``otherwise`` where this way fails.
@@ -65,6 +68,8 @@ class FastReads:
 
     def _store(self, bucket: str) -> S3Store | None:
         with self._lock:
+            if time.monotonic() < self._alone_until.get(bucket, 0.0):
+                return None
             if bucket not in self._stores:
                 self._stores[bucket] = _connect(self._session, self._client, bucket)
             return self._stores[bucket]
@@ -72,9 +77,10 @@ class FastReads:
     def _miss(self, bucket: str, error: Exception) -> None:
         with self._lock:
             self._missed[bucket] += 1
-            if self._missed[bucket] == PATIENCE:
-                log.info("boto3 alone reads bucket %s from now on: %s", bucket, str(error)[:300])
-                self._stores[bucket] = None
+            if self._missed[bucket] >= PATIENCE:
+                # It may have been a throttle that passes; where it was not, one miss more says so.
+                log.info("boto3 alone reads bucket %s for a while: %s", bucket, str(error)[:300])
+                self._alone_until[bucket] = time.monotonic() + ALONE_S
 
 
 def _read(store: S3Store, key: str, limit: int) -> bytes:

@@ -194,5 +194,21 @@ def test_bytes_come_by_the_fast_way_and_errors_by_boto3(
     assert len(asked) == 2 + PATIENCE + 1
 
 
+def test_a_throttle_that_passes_costs_the_fast_way_only_for_a_while(
+    bucket: tuple[S3, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.objects.s3_reads.ALONE_S", 0.0)
+    s3, name = bucket
+    s3.client.put_object(Bucket=name, Key="a/b.jpg", Body=b"bytes")
+    asked: list[str] = []
+    s3.client.meta.events.register("before-call.s3.GetObject", lambda **_: asked.append("GetObject"))
+    with monkeypatch.context() as throttled:
+        throttled.setattr("obstore.get", _broken)
+        for _ in range(PATIENCE):
+            assert s3.read(name, "a/b.jpg", 100) == b"bytes"
+    assert s3.read(name, "a/b.jpg", 100) == b"bytes"
+    assert len(asked) == PATIENCE
+
+
 def _broken(*_: object) -> None:
     raise OSError("the connection was closed")
