@@ -9,6 +9,8 @@ import pytest
 from werkzeug.test import TestResponse
 
 from api.manifests import JSON_BYTES
+from jobs.callers import LOCAL_OWNER
+from jobs.services import Services
 from tests.contract.api.support import Client, Deployment, refused
 
 NDJSON = "application/x-ndjson"
@@ -124,11 +126,7 @@ def test_contradicting_and_unknown_query_options_are_refused(client: Client) -> 
     refused(client.post("/v1/jobs?num_beams=1", body, "application/json"), "invalid_request", "manifests")
 
 
-def test_the_image_of_a_reference_is_where_it_was(
-    client: Client, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "any-will-sign")
+def test_the_image_of_a_reference_is_where_it_was(client: Client, deployment: Deployment) -> None:
     job = submit(client, images=images(1)).json
     answer = client.get(f"{job['links']['items']}/0/image")
     assert answer.status_code == 302
@@ -140,9 +138,10 @@ def test_the_image_of_a_reference_is_where_it_was(
 
 
 def test_without_credentials_an_s3_job_is_refused_at_once(
-    client: Client, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    embedded: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deployment.services.store.keys.grant(deployment.owner, "s3://photos/2024/")
+    client = Deployment(embedded).client()
+    embedded.store.keys.grant(LOCAL_OWNER, "s3://photos/2024/")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
