@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,8 @@ from torch import Tensor
 
 from model.beam_captioner import loops
 from model.captioner import Caption, DecodingOptions, Pixels
-from model.errors import CheckpointInvalid, InvalidOptions, ModelOutOfMemory
+from model.device_memory import memory_errors
+from model.errors import CheckpointInvalid, InvalidOptions
 from model.hf_families import Prompt, TextInputs
 from model.hf_pixels import PixelInputs
 from model.hf_scores import Drawn, Recorder, end_tokens, rows_until_end
@@ -29,7 +27,6 @@ from model.options import MAX_BEAMS, MAX_LENGTH, resolve_options
 _WORTH = 1.3
 """How much faster 16-bit arithmetic must be on a CPU to be worth its rounding."""
 _USUAL_LENGTH = 30
-_NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
 
 
 def load_hf(folder: Path, reference: str, device: str, threads: int | None) -> HfCaptioner:
@@ -87,7 +84,7 @@ class HfCaptioner:
         self.preprocessing.check(images)
         if not len(images):
             return []
-        with _memory_errors():
+        with memory_errors():
             found = self._generate(images, resolved)
         count = len(found) // len(images)
         each = [found[at : at + count] for at in range(0, len(found), count)]
@@ -211,18 +208,6 @@ def _seconds(dtype: torch.dtype) -> float:
         torch.nn.functional.linear(states, weights)
         best = min(best, time.perf_counter() - began)
     return best
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ModelOutOfMemory("the batch does not fit into the device's memory") from error
-    except RuntimeError as error:
-        if _NO_MEMORY.search(str(error)):
-            raise ModelOutOfMemory("the batch does not fit into memory") from error
-        raise
 
 
 def _line(error: BaseException) -> str:

@@ -12,8 +12,9 @@ from model.beam_captioner import BeamCaptioner, Language, search_defaults
 from model.captioner import Pixels, Preprocessing
 from model.checkpoint import DESCRIPTION, WEIGHTS, Checkpoint, load_checkpoint
 from model.decoding import Ids, NextWords
+from model.device_memory import memory_errors
 from model.english import FUNCTION_WORDS, UNFINISHED_ENDS
-from model.errors import CheckpointInvalid, ModelOutOfMemory
+from model.errors import CheckpointInvalid
 from model.graphs import NextWords as NextWordsModule
 
 _MICRO_BATCH = 8
@@ -51,36 +52,34 @@ class _TorchModel:
         self._memory = self._past = torch.empty(0)
         self._said = 0
 
+    @memory_errors()
     @torch.inference_mode()
     def see(self, images: Pixels) -> None:
-        try:
-            parts = [
-                self._encode(images[at : at + _MICRO_BATCH]) for at in range(0, len(images), _MICRO_BATCH)
-            ]
-            self._memory = torch.cat(parts, 1)
-        except torch.OutOfMemoryError as error:
-            raise ModelOutOfMemory("the batch does not fit into the device's memory") from error
+        # The last batch's are in the way of this one's, all the more if they did not fit.
+        self._memory = self._past = torch.empty(0)
+        parts = [self._encode(images[at : at + _MICRO_BATCH]) for at in range(0, len(images), _MICRO_BATCH)]
+        self._memory = torch.cat(parts, 1)
 
     def _encode(self, images: Pixels) -> Tensor:
         pixels = torch.tensor(images).to(self._device)
         return self._network.memory(self._encoder(pixels))
 
+    @memory_errors()
     def start(self, images: int, length: int) -> None:
         self._past = self._memory.new_zeros(length, len(self._memory), images, self._network.shape.width)
         self._said = 0
 
+    @memory_errors()
     @torch.inference_mode()
     def step(self, tokens: Ids) -> NextWords:
         position = torch.tensor([self._said], device=self._device)
         given = torch.tensor(tokens).to(self._device)
-        try:
-            scores, ids, end, new = self._next(given, position, self._memory, self._past[: self._said])
-        except torch.OutOfMemoryError as error:
-            raise ModelOutOfMemory("the batch does not fit into the device's memory") from error
+        scores, ids, end, new = self._next(given, position, self._memory, self._past[: self._said])
         self._past[self._said] = new
         self._said += 1
         return NextWords(scores.cpu().numpy(), ids.long().cpu().numpy(), end.cpu().numpy())
 
+    @memory_errors()
     @torch.inference_mode()
     def reorder(self, images: Ids, parents: Ids) -> None:
         kept = torch.tensor(images).to(self._device)

@@ -203,6 +203,34 @@ except ModelOutOfMemory as error:
     assert ModelOutOfMemory.__name__ not in result.stderr
 
 
+@pytest.mark.parametrize("full", ["cat", "new_zeros", "flatten"])
+def test_a_device_without_memory_is_named_whatever_it_is_asked(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    import torch
+
+    captioner = load_captioner(str(trained / "checkpoint"))
+    pixels = np.zeros((2, 224, 224, 3), dtype=np.uint8)
+    model = captioner._model  # type: ignore[attr-defined]
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def ask() -> None:
+        if full == "flatten":
+            model.reorder(np.array([0, 1]), np.array([[0], [0]]))
+        else:
+            captioner.caption(pixels, DecodingOptions(num_beams=2))
+
+    model.see(pixels)
+    model.start(2, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch if full == "cat" else torch.Tensor, full, no_memory)
+        with pytest.raises(ModelOutOfMemory):
+            ask()
+    assert len(captioner.caption(pixels, DecodingOptions(num_beams=2))) == 2
+
+
 def test_the_shipped_model_runs_without_torch_and_is_small() -> None:
     assert "small" in shipped_models()
     size = sum(path.stat().st_size for path in (WEIGHTS / "small").iterdir())
