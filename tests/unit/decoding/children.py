@@ -50,8 +50,9 @@ def slow_image(side: int = 9_500) -> bytes:
 
 
 def gone(pid: int) -> None:
-    """Wait for the end of a child."""
-    wait_until(lambda: pid not in children(), what=f"the end of {pid}")
+    """Wait until a child of this process has ended for its parent, too, and leave it for that to notice."""
+    end = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    wait_until(lambda: os.waitid(os.P_PID, pid, end) is not None, what=f"the end of {pid}")
 
 
 def exactly(count: int, parent: int | None = None) -> set[int]:
