@@ -27,14 +27,17 @@ _TYPES = {
     "error_message": "text",
 }
 _PLAIN = ("caption", "score", "model", "width", "height", "error_code", "error_message")
+# The job's id comes with each row, behind a fence. If the planner knew it, it might read all the job's items
+# and join them to the rows here, which it thinks best of a job that no ANALYZE has seen yet.
 _POSTGRESQL = text(
     # Names of columns only, from above.
-    "UPDATE items SET status = :status, attempts = items.attempts + done._attempt, "  # noqa: S608
-    "sha256 = coalesce(done._sha256, items.sha256), alternatives = CAST(done.alternatives AS json), "
-    f"{', '.join(f'{name} = done.{name}' for name in _PLAIN)}, finished_at = clock_timestamp() "
+    "WITH done AS MATERIALIZED (SELECT CAST(:job_id AS text) AS _job_id, * "  # noqa: S608
     f"FROM unnest({', '.join(f'CAST(:{name} AS {kind}[])' for name, kind in _TYPES.items())}) "
-    f"AS done({', '.join(_TYPES)}) "
-    "WHERE items.job_id = :job_id AND items.position = done._position AND items.status = 'queued'"
+    f"AS results({', '.join(_TYPES)})) "
+    "UPDATE items SET status = :status, attempts = items.attempts + done._attempt, "
+    "sha256 = coalesce(done._sha256, items.sha256), alternatives = CAST(done.alternatives AS json), "
+    f"{', '.join(f'{name} = done.{name}' for name in _PLAIN)}, finished_at = clock_timestamp() FROM done "
+    "WHERE items.job_id = done._job_id AND items.position = done._position AND items.status = 'queued'"
 )
 
 

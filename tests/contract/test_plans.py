@@ -62,6 +62,62 @@ def no_scans(store: Store) -> Iterator[None]:
     assert not plans.scans, "\n\n".join(plans.scans)
 
 
+class Wasted:
+    """Runs every statement under EXPLAIN ANALYZE before its time; keeps how many rows were read in vain."""
+
+    def __init__(self) -> None:
+        self._explaining = False
+        self.rows: dict[str, int] = {}
+
+    def __call__(
+        self, connection: Connection, _cursor: Any, statement: str, parameters: Any, *rest: Any
+    ) -> None:
+        if self._explaining or not re.match(r"\s*(SELECT|UPDATE|WITH)", statement):
+            return
+        self._explaining = True
+        driver: Any = connection.connection.driver_connection
+        try:
+            with driver.transaction(force_rollback=True):
+                connection.exec_driver_sql("SET enable_seqscan = off")
+                explained = connection.exec_driver_sql(
+                    f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
+                )
+                self.rows[statement] = _removed(explained.scalar_one()[0]["Plan"])
+        finally:
+            self._explaining = False
+
+
+def _removed(plan: dict[str, Any]) -> int:
+    own = sum(count for name, count in plan.items() if name.startswith("Rows Removed"))
+    return int(own * plan["Actual Loops"]) + sum(map(_removed, plan.get("Plans", [])))
+
+
+def test_what_a_chunk_costs_does_not_grow_with_its_job_before_any_analyze(store: Store) -> None:
+    """The planner guesses a few rows of a job that it has not seen: it must have no choice but the keys."""
+    if store.database.is_sqlite:
+        pytest.skip("SQLite plans without statistics")
+    job_id = new_job(store, 20 * IMAGES)
+    with store.database.write() as connection:
+        done = "update items set status = 'succeeded', caption = 'x' where job_id = :job and position >= 5000"
+        connection.execute(text(done), {"job": job_id})
+        known = (
+            "insert into cached_captions (key, owner, job_id, position) "
+            "select 'k' || position, 'ann', job_id, position from items where status = 'succeeded'"
+        )
+        connection.execute(text(known))
+    wasted = Wasted()
+    event.listen(store.database.engine, "before_cursor_execute", wasted)
+    try:
+        held = claim(store, job_id, 6)
+        assert len(store.cache.find([f"k{n}" for n in range(5000, 5032)])) == 32
+        assert store.chunks.record([captioned(held)]).closed
+    finally:
+        event.remove(store.database.engine, "before_cursor_execute", wasted)
+    assert any("UPDATE items" in statement for statement in wasted.rows)
+    # Rows of other tables with a handful of rows.
+    assert max(wasted.rows.values()) < 100, wasted.rows
+
+
 @pytest.fixture
 def busy(store: Store) -> str:
     """A large job of ann with a few chunks done and failed; many old jobs of hers beside it."""
