@@ -32,16 +32,17 @@ class Sweep(Turns):
 
     def recover_all(self) -> None:
         """Take up everything at once: for the one process of embedded mode, whose predecessor is dead."""
-        self._store.sweeps.expire_all_leases()
-        self._store.sweeps.recover_leases()
+        self._store.sweeps.recover_all()
         publish(self._queue, self._store.sweeps.unclaimed(at_once=True))
+
+    def recover_worker(self, worker: str, *, crashed: bool) -> None:
+        """Take up at once what a worker had in hand that has just died."""
+        self._announce(self._store.sweeps.recover_worker(worker, crashed=crashed))
 
     def act(self) -> None:
         """Do every step once."""
         sweeps = self._store.sweeps
-        recovered = sweeps.recover_leases()
-        CHUNKS_RECOVERED.add(len(recovered))
-        publish(self._queue, recovered)
+        self._announce(sweeps.recover_leases())
         publish(self._queue, sweeps.due_retries())
         publish(self._queue, sweeps.widen_windows())
         sweeps.finish_cancels()
@@ -49,6 +50,10 @@ class Sweep(Turns):
         # Last, for these ask the broker, which may be away.
         self._repeat_lost(sweeps.unclaimed())
         self._send_again(sweeps.overtaken())
+
+    def _announce(self, recovered: list[Message]) -> None:
+        CHUNKS_RECOVERED.add(len(recovered))
+        publish(self._queue, recovered)
 
     def _repeat_lost(self, messages: list[Message]) -> None:
         """Send messages again where the queue holds fewer than there are chunks waiting: some were lost."""

@@ -15,17 +15,18 @@ import threading
 from pathlib import Path
 
 from jobs.errors import StartupError
-from jobs.settings import Settings, load_settings
+from jobs.settings import load_settings
 from tests.captioners import ColourCaptioner, SteeredCaptioner
 from worker import child, liveness
-from worker.main import Supervisor, orders
+from worker.main import Supervisor
+from worker.orders import Orders
 from worker.vital import EXIT_STARTUP
 
 
 def parent() -> int:
     logging.basicConfig(level="INFO", format="%(asctime)s parent %(levelname)s %(message)s")
     command = [sys.executable, "-m", "tests.worker_process", "child"]
-    return Supervisor(command, orders(load_settings(), "small")).run()
+    return Supervisor(command, Orders(model="small", settings=load_settings())).run()
 
 
 class Worker(child.WorkerProcess):
@@ -45,15 +46,14 @@ class Worker(child.WorkerProcess):
 
 
 def work() -> int:
-    given = json.loads(sys.stdin.buffer.readline())
-    settings = Settings(**given["settings"])
+    orders = Orders.model_validate_json(sys.stdin.buffer.readline())
     logging.basicConfig(
         level="INFO", format=f"%(asctime)s child {os.getpid()} %(levelname)s %(name)s %(message)s"
     )
     child.end_with(sys.stdin.buffer)
     fields = json.loads(os.environ.get("CAPTIONER", "{}"))
     captioner = SteeredCaptioner(**fields) if "steering" in fields else ColourCaptioner(**fields)
-    worker = Worker(settings, given["model"], grace_s=float(os.environ.get("GRACE", "25")))
+    worker = Worker(orders, grace_s=float(os.environ.get("GRACE", "25")))
     worker.inject(os.environ.get("FAULT", ""))
     try:
         return worker.run(lambda _settings, _model: captioner)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ from worker.celery_app import CeleryConsumer
 from worker.exclusion import Exclusion
 from worker.gpu import read_gpu_memory
 from worker.loading import load_model, serving
+from worker.orders import Orders
 from worker.pipeline import Pipeline
 from worker.signals import on_signals
 from worker.stopping import until_answered
@@ -44,9 +44,10 @@ class WorkerProcess:
     SIGTERM and SIGINT let the chunks in hand finish within the grace time; SIGQUIT hands them back at once.
     """
 
-    def __init__(self, settings: Settings, model: str, grace_s: float = GRACE_S) -> None:
-        self._settings = settings
-        self._model = model
+    def __init__(self, orders: Orders, grace_s: float = GRACE_S) -> None:
+        self._orders = orders
+        self._settings = orders.settings
+        self._model = orders.model
         self._grace_s = grace_s
         self._stopping = threading.Event()
         self._consumer: CeleryConsumer | None = None
@@ -61,14 +62,21 @@ class WorkerProcess:
         services = build_services(self._settings)
         try:
             until_answered(self._stopping, lambda: check(services.store.database))
+            until_answered(self._stopping, lambda: self._inherit(services))
         except DatabaseUnavailable:
             return 0
         captioner = load(self._settings, self._model)
         exposition.refresh_with(read_gpu_memory)
         return 0 if self._stopping.is_set() else self._serve(services, captioner)
 
+    def _inherit(self, services: Services) -> None:
+        """Free what the child before this one had in hand; nobody need wait for its leases to end."""
+        if before := self._orders.before:
+            services.sweep.recover_worker(before.worker_id, crashed=before.crashed)
+
     def _serve(self, services: Services, captioner: Captioner) -> int:
-        pipeline = Pipeline(services, serving(self._settings, self._model, captioner), Exclusion())
+        served = serving(self._settings, self._model, captioner, self._orders.worker_id)
+        pipeline = Pipeline(services, served, Exclusion())
         self._pipeline = pipeline
         self._consumer = CeleryConsumer(self._settings, self._model, services.queue, pipeline.run_chunk)
         if self._stopping.is_set():
@@ -115,13 +123,12 @@ def end_with(parent: IO[bytes]) -> None:
 
 
 def main() -> int:
-    """Read the orders (model and settings, one JSON line on standard input) and work."""
-    orders = json.loads(sys.stdin.buffer.readline())
-    settings = Settings(**orders["settings"])
-    set_up_logs(settings)
+    """Read the orders (one line on standard input) and work."""
+    orders = Orders.model_validate_json(sys.stdin.buffer.readline())
+    set_up_logs(orders.settings)
     end_with(sys.stdin.buffer)
     try:
-        return WorkerProcess(settings, orders["model"]).run()
+        return WorkerProcess(orders).run()
     except StartupError as error:
         print(f"captionfleet: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_STARTUP

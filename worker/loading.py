@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import StartupError
+from jobs.ids import new_worker_id
 from jobs.settings import Settings
 from model.captioner import Captioner
 from model.errors import CheckpointInvalid
@@ -80,8 +79,8 @@ def _cache_folders(settings: Settings) -> Iterator[Path]:
     yield settings.data_dir / "cache"
 
 
-def serving(settings: Settings, model: str, captioner: Captioner) -> Serving:
-    """Start decode processes; return what a pipeline of this process serves, under a new worker id."""
+def serving(settings: Settings, model: str, captioner: Captioner, worker_id: str | None = None) -> Serving:
+    """Start decode processes; return what a pipeline of this process serves (default: as a new worker)."""
     from worker.batch_size import best_batch_size
     from worker.decoding import DecodePool
 
@@ -94,6 +93,4 @@ def serving(settings: Settings, model: str, captioner: Captioner) -> Serving:
         memory_limit_bytes=settings.decode_memory_bytes,
         time_limit_s=settings.decode_limit_s,
     )
-    host = socket.gethostname()[:40]
-    worker_id = f"{host}-{secrets.token_hex(6)}"
-    return Serving(worker_id, model, captioner, decoder, batch_size)
+    return Serving(worker_id or new_worker_id(), model, captioner, decoder, batch_size)

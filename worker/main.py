@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from contextlib import suppress
 
 from jobs.errors import StartupError
 from jobs.settings import Settings
+from worker.orders import Life, Orders
 from worker.signals import on_signals
 from worker.vital import EXIT_STARTUP
 
@@ -23,6 +23,8 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 # A child that lived this long had started well: the next pause is short again.
 HEALTHY_S = 60.0
+# What the kernel or the process itself ends it by; SIGKILL and SIGTERM come from outside.
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
 
 
 def run_worker(
@@ -41,18 +43,13 @@ def run_worker(
         raise StartupError("configuration_invalid", f"CAPTIONFLEET_MODELS has no {model!r}; it has: {known}")
     changed = {"device": device or settings.device, "concurrency": concurrency or settings.concurrency}
     settings = settings.model_copy(update=changed)
-    return Supervisor([sys.executable, "-m", "worker.child"], orders(settings, model)).run()
-
-
-def orders(settings: Settings, model: str) -> bytes:
-    """Return what the child reads on its standard input: not its command line, which everybody can see."""
-    return json.dumps({"model": model, "settings": settings.model_dump(mode="json")}).encode() + b"\n"
+    return Supervisor([sys.executable, "-m", "worker.child"], Orders(model=model, settings=settings)).run()
 
 
 class Supervisor:
     """Keeps one child running and passes SIGTERM, SIGINT and SIGQUIT on to it."""
 
-    def __init__(self, command: Sequence[str], orders: bytes) -> None:
+    def __init__(self, command: Sequence[str], orders: Orders) -> None:
         self._command = command
         self._orders = orders
         self._child: subprocess.Popen[bytes] | None = None
@@ -62,10 +59,10 @@ class Supervisor:
     def run(self) -> int:
         """Run until a signal, or until the child ends on purpose; return its exit status."""
         on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), self._on_signal)
-        pause = FIRST_PAUSE_S
+        pause, orders = FIRST_PAUSE_S, self._orders
         while True:
             started = time.monotonic()
-            status = self._run_child()
+            status = self._run_child(orders.line())
             if self._signal is not None:
                 # A child that was not yet listening died of the signal itself.
                 return 0 if status == -self._signal else status
@@ -77,8 +74,9 @@ class Supervisor:
             if self._stopping.wait(pause):
                 return 0
             pause = min(2 * pause, LONGEST_PAUSE_S)
+            orders = orders.after(Life(worker_id=orders.worker_id, crashed=-status in CRASHES))
 
-    def _run_child(self) -> int:
+    def _run_child(self, orders: bytes) -> int:
         self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603
         if self._signal is not None:
             self._child.send_signal(self._signal)
@@ -86,7 +84,7 @@ class Supervisor:
         with self._child as child:
             assert child.stdin is not None
             try:
-                child.stdin.write(self._orders)
+                child.stdin.write(orders)
                 child.stdin.flush()
             except BrokenPipeError:
                 log.debug("the child died before it read its orders")

@@ -15,7 +15,7 @@ from jobs.store.chunks import Progress, advance_job
 from jobs.store.database import Database
 from jobs.store.locks import lock_chunks, lock_job
 from jobs.store.states import IS_ACTIVE, IS_CANCELING, IS_LEASED, IS_OPEN, is_alive
-from jobs.store.sweeps import NOTICE_S
+from jobs.store.sweeps import MOST_BLAME, NOTICE_S
 from jobs.tables import ChunkRow, DeliveryRow, ExpansionRow, ItemRow, JobRow, LeaseRow, WorkerRow
 
 # Longer than every recovery takes that needs no hand.
@@ -190,7 +190,7 @@ def _waiting(job_id: str) -> Select[int]:
 
 def _suspicion(row: Row[Any]) -> str:
     if row.deaths_alone:
-        return f"its worker died while this image ran alone: {row.deaths_alone} of 2 times before it fails"
+        return f"its worker died while this image ran alone; blamed by {row.deaths_alone} of {MOST_BLAME}"
     images = "this image" if row.first == row.last else f"these {row.last - row.first + 1} images"
     return f"{row.suspicions} workers died with {images} in hand; it runs alone now"
 

@@ -48,7 +48,10 @@ CHUNKS_AT_ONCE = 40
 CANCEL_S = 1.0
 NOTICE_S = 15
 SPLIT_AFTER = 2
-DEATHS_ALONE = 2
+# What a death speaks against the image that ran alone. A lease is lost by chance too: a host goes away, a
+# process is killed from outside; one that crashed by itself, as its parent saw, had no other reason at hand.
+LOSS, CRASH = 1, 3
+MOST_BLAME = 6
 
 
 class SweepStore:
@@ -72,16 +75,29 @@ class SweepStore:
                 connection.execute(taken.values(holder=holder, until=self._database.now(seconds))).rowcount
             )
 
-    def expire_all_leases(self) -> None:
-        """Let every lease end now: in embedded mode a new process knows that the old one is dead."""
+    def recover_leases(self) -> list[Message]:
+        """Free the chunks whose lease ended; return messages to send."""
+        return self._recover_where(ChunkRow.lease_until < self._database.now(), LOSS)
+
+    def recover_worker(self, worker: str, *, crashed: bool) -> list[Message]:
+        """Free at once the chunks of a worker that is known to be dead; return messages to send.
+
+        ``crashed`` says that it ended by its own doing, and was not killed from outside.
+        """
+        return self._recover_where(ChunkRow.owner == worker, CRASH if crashed else LOSS)
+
+    def recover_all(self) -> None:
+        """Free everything: in embedded mode a new process knows that the old one is dead.
+
+        Whether that crashed nobody saw. But no host is taken from it by design, and it starts again by hand.
+        """
+        self._recover_where(true(), CRASH)
         with self._database.write() as connection:
-            connection.execute(update(ChunkRow).where(IS_LEASED).values(lease_until=self._database.now(-1)))
             connection.execute(update(ExpansionRow).values(lease_until=None))
 
-    def recover_leases(self) -> list[Message]:
-        """Free the chunks whose lease ended, fail what died alone twice; return messages to send."""
+    def _recover_where(self, lost: ColumnElement[bool], blame: int) -> list[Message]:
+        late = (IS_LEASED, lost)
         with self._database.read() as connection:
-            late = (IS_LEASED, ChunkRow.lease_until < self._database.now())
             query = (
                 select(ChunkRow.job_id, ChunkRow.number)
                 .where(*late)
@@ -95,14 +111,14 @@ class SweepStore:
                 again = select(ChunkRow).where(ChunkRow.job_id == job_id, ChunkRow.number == number, *late)
                 chunk = connection.execute(again.with_for_update(skip_locked=True)).first()
                 if chunk is not None:
-                    messages += self._recover(connection, chunk)
+                    messages += self._recover(connection, chunk, blame)
         return messages
 
-    def _recover(self, connection: Connection, chunk: Row[Any]) -> list[Message]:
+    def _recover(self, connection: Connection, chunk: Row[Any], blame: int) -> list[Message]:
         suspicions = chunk.suspicions + (0 if chunk.alone else 1)
-        deaths = chunk.deaths_alone + (1 if chunk.alone else 0)
+        blame = chunk.deaths_alone + (blame if chunk.alone else 0)
         end: Callable[[Connection, Row[Any]], list[Message] | None] | None = None
-        if deaths >= DEATHS_ALONE:
+        if blame >= MOST_BLAME:
             end = self._fail_crashed
         elif suspicions >= SPLIT_AFTER and chunk.last > chunk.first:
             end = self._split
@@ -122,13 +138,13 @@ class SweepStore:
             lease_until=None,
             alone=False,
             suspicions=suspicions,
-            deaths_alone=deaths,
+            deaths_alone=blame,
             noticed_at=self._database.now(),
         )
         return _messages(connection, [(chunk.job_id, chunk.number)])
 
     def _fail_crashed(self, connection: Connection, chunk: Row[Any]) -> list[Message] | None:
-        message = f"the worker died {DEATHS_ALONE} times while it captioned this image alone"
+        message = "worker after worker died while it captioned this image alone"
         failed = connection.execute(
             update(ItemRow)
             .where(_in_chunk(chunk), ItemRow.status == ItemStatus.QUEUED)

@@ -146,6 +146,7 @@ class ChunkRow(Base):
     # Leases that expired: from the second on, its images run one at a time, alone in their process.
     suspicions: Mapped[int] = mapped_column(default=0)
     alone: Mapped[bool] = mapped_column(default=False)
+    # Weighed, not counted: a death that may be chance speaks less against the image than a crash.
     deaths_alone: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
     not_before: Mapped[datetime | None]

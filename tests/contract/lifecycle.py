@@ -21,7 +21,7 @@ from jobs.store import Store
 from jobs.store.bulk import USUAL_CHUNK
 from jobs.store.chunks import ChunkResult, Claim, ItemResult
 from jobs.store.jobs import RETRY_CHUNK
-from jobs.store.sweeps import DEATHS_ALONE, SPLIT_AFTER
+from jobs.store.sweeps import CRASH, LOSS, MOST_BLAME, SPLIT_AFTER
 from jobs.tables import ChunkRow, ItemRow, JobRow
 from tests.contract.stores import LONG_AGO, age_leases, new_job
 
@@ -36,7 +36,7 @@ class Chunk:
     first: int
     last: int
     suspicions: int = 0
-    deaths: int = 0
+    blame: int = 0
     alone: bool = False
     done: bool = False
     holder: Claim | None = None
@@ -172,17 +172,26 @@ class LifeCycle(RuleBasedStateMachine):
         age_leases(self.store, job.id)
         self.store.sweeps.recover_leases()
         for chunk in [chunk for chunk in job.chunks if chunk.holder]:
-            self._lost(job, chunk)
+            self._lost(job, chunk, LOSS)
         job.settle()
 
-    def _lost(self, job: Job, chunk: Chunk) -> None:
+    @rule()
+    def crash(self) -> None:
+        """The worker of all these chunks crashes, and its parent sees it."""
+        self.store.sweeps.recover_worker("w1", crashed=True)
+        for job in self.jobs.values():
+            for chunk in [chunk for chunk in job.chunks if chunk.holder]:
+                self._lost(job, chunk, CRASH)
+            job.settle()
+
+    def _lost(self, job: Job, chunk: Chunk, blame: int) -> None:
         chunk.holder = None
         chunk.suspicions += not chunk.alone
-        chunk.deaths += chunk.alone
+        chunk.blame += blame * chunk.alone
         chunk.alone = False
         if job.status not in ACTIVE:
             return
-        if chunk.deaths >= DEATHS_ALONE:
+        if chunk.blame >= MOST_BLAME:
             chunk.done = True
             for position in job.waiting(chunk):
                 job.items[position] = "failed"

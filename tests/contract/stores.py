@@ -80,6 +80,11 @@ def lose(store: Store, job_id: str) -> None:
     store.sweeps.recover_leases()
 
 
+def crash(store: Store, worker: str = "w1") -> None:
+    """Let a worker crash, and be replaced by its parent."""
+    store.sweeps.recover_worker(worker, crashed=True)
+
+
 def run_to_end(store: Store, job_id: str, owner: str = "ann") -> None:
     """Caption every chunk of a job, in order."""
     for number in range(10_000):

@@ -20,6 +20,7 @@ from tests.contract.stores import (
     captioned,
     change_chunks,
     claim,
+    crash,
     lose,
     new_job,
     run_to_end,
@@ -274,15 +275,21 @@ def test_three_lost_leases_fail_no_good_image_and_the_third_run_is_alone(store: 
     counters_equal_rows(store, job_id)
 
 
-def test_an_image_that_kills_its_process_twice_alone_fails_and_only_it(store: Store) -> None:
+@pytest.mark.parametrize("ends", ["cc", "llllll", "lcll", "clc"])
+def test_an_image_that_kills_its_workers_alone_fails_and_only_it(store: Store, ends: str) -> None:
+    """Two crashes are enough, or six deaths that may have been chance."""
     job_id = new_job(store, 3)
     for _ in range(2):
         claim(store, job_id, 0)
         lose(store, job_id)
-    for _ in range(2):
+    for end in ends:
         held = claim(store, job_id, 2)
         assert store.chunks.mark_alone(held)
-        lose(store, job_id)
+        if end == "c":
+            crash(store)
+        else:
+            lose(store, job_id)
+    assert store.chunks.claim(job_id, 2, "w1", 30, 2) is None
     for number in (1, 3):
         store.chunks.record([captioned(claim(store, job_id, number))])
     job, _ = store.jobs.get("ann", job_id)
@@ -290,6 +297,31 @@ def test_an_image_that_kills_its_process_twice_alone_fails_and_only_it(store: St
     item, _, _ = store.jobs.item("ann", job_id, 1)
     assert item.error is not None
     assert item.error.code == "worker_crashed"
+    counters_equal_rows(store, job_id)
+
+
+def test_five_losses_by_chance_while_alone_fail_no_good_image(store: Store) -> None:
+    job_id = new_job(store, 1)
+    for _ in range(7):
+        held = claim(store, job_id, 0)
+        if held.alone:
+            assert store.chunks.mark_alone(held)
+        lose(store, job_id)
+    run_to_end(store, job_id)
+    assert store.jobs.get("ann", job_id)[0].counts.succeeded == 1
+
+
+def test_what_a_dead_worker_had_in_hand_is_free_at_once(store: Store) -> None:
+    job_id = new_job(store, 96)
+    dead, other = claim(store, job_id, 0), claim(store, job_id, 1, worker="w2")
+    found = store.sweeps.recover_worker("w1", crashed=False)
+    assert [(message.job_id, message.chunk) for message in found] == [(job_id, 0)]
+    assert store.sweeps.recover_worker("w1", crashed=False) == []
+    assert store.chunks.record([captioned(dead)]).closed == []
+    assert store.chunks.record([captioned(other)]).closed == [other]
+    for number in (0, 2):
+        store.chunks.record([captioned(claim(store, job_id, number))])
+    assert store.jobs.get("ann", job_id)[0].counts.succeeded == 96
     counters_equal_rows(store, job_id)
 
 

@@ -28,6 +28,7 @@ from tests.processes import wait_until
 from tests.unit.worker.conftest import Deployment, in_thread
 from worker.child import WorkerProcess
 from worker.leases import PERIOD_S
+from worker.orders import Orders
 from worker.pipeline import Pipeline
 
 Deploy = Callable[..., Deployment]
@@ -379,7 +380,7 @@ def test_the_mark_is_there_while_it_runs_alone(deploy: Deploy) -> None:
 def test_sigquit_ends_the_grace_that_sigterm_gave(deploy: Deploy) -> None:
     deployment = deploy()
     job_id = deployment.pictures(3)
-    process = WorkerProcess(deployment.services.settings, "small")
+    process = WorkerProcess(Orders(model="small", settings=deployment.services.settings))
     deployment.captioner.gate.clear()
     with deployment.pipeline() as pipeline:
         process._pipeline = pipeline

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import signal
 import subprocess
 import sys
@@ -18,13 +20,17 @@ ROOT = Path(__file__).parents[3]
 
 PARENT = """
 import logging, sys
+from jobs.settings import Settings
 from worker.main import Supervisor
+from worker.orders import Orders
 logging.basicConfig()
-sys.exit(Supervisor(sys.argv[2:], sys.argv[1].encode()).run())
+sys.exit(Supervisor(sys.argv[2:], Orders(model=sys.argv[1], settings=Settings())).run())
 """
 INTERRUPTED = """
 import signal, sys, threading
+from jobs.settings import Settings
 from worker.main import Supervisor
+from worker.orders import Orders
 
 class Interrupted(threading.Event):
     def wait(self, timeout=None):
@@ -33,7 +39,7 @@ class Interrupted(threading.Event):
             signal.raise_signal(signal.SIGTERM)
         return super().wait(timeout)
 
-supervisor = Supervisor(["false"], b"")
+supervisor = Supervisor(["false"], Orders(model="small", settings=Settings()))
 supervisor._stopping = Interrupted()
 sys.exit(supervisor.run())
 """
@@ -50,10 +56,11 @@ except BlockingIOError:
     os.set_blocking(2, True)
 vital.end_process("test")
 """
-READ = "import sys; print('got', sys.stdin.readline().strip(), flush=True)\n"
+READ = "import sys, json; o = json.loads(sys.stdin.readline()); print('got', o['model'], flush=True)\n"
+TELL = "print('am', o['worker_id'], 'after', o['before'], flush=True)\n"
 
 
-def parent_of(*command: str, orders: str = "orders\n") -> Process:
+def parent_of(*command: str, orders: str = "orders") -> Process:
     process = Process([sys.executable, "-c", PARENT, orders, *command], folder=ROOT)
     process.start()
     return process
@@ -70,6 +77,20 @@ def test_a_dead_child_is_started_again_after_growing_pauses() -> None:
     assert "status -6; starting it again in 1 s" in parent.output
     assert parent.output.count("got orders") == 3
     assert parent.stop() == 0, "it ends while it waits"
+
+
+@pytest.mark.parametrize(
+    ("death", "crashed"), [("os.abort()", True), ("os.kill(os.getpid(), 9)", False), ("sys.exit(70)", False)]
+)
+def test_a_child_hears_who_died_before_it_and_of_what(death: str, crashed: bool) -> None:
+    parent = parent_of_python(f"{TELL}import os; {death}")
+    wait_until(lambda: parent.output.count("am ") == 3)
+    lives = re.findall("am (.+) after (.+)", parent.output)
+    assert parent.stop() == 0
+    names = [name for name, _ in lives]
+    assert len(set(names)) == 3
+    befores = [None, *({"worker_id": name, "crashed": crashed} for name in names[:2])]
+    assert [ast.literal_eval(before) for _, before in lives] == befores
 
 
 def test_a_child_that_dies_before_it_reads_is_started_again() -> None:

@@ -1,0 +1,37 @@
+"""What a worker's parent tells each child, in one line on its standard input.
+
+Not on its command line, which everybody can see: settings hold secrets.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, Field
+
+from jobs.ids import new_worker_id
+from jobs.settings import Settings
+
+
+class Life(BaseModel):
+    """A child that has died: the worker that it was, and whether it crashed or was killed from outside."""
+
+    worker_id: str
+    crashed: bool
+
+
+class Orders(BaseModel):
+    """The model to serve, the settings, who to be, and who was there before and left chunks behind."""
+
+    model: str
+    settings: Settings
+    worker_id: str = Field(default_factory=new_worker_id)
+    before: Life | None = None
+
+    def after(self, before: Life) -> Self:
+        """Return the same orders for the next child."""
+        return self.model_copy(update={"worker_id": new_worker_id(), "before": before})
+
+    def line(self) -> bytes:
+        """Return them as one line of JSON."""
+        return self.model_dump_json().encode() + b"\n"
