@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, text, tuple_
+from sqlalchemy import Connection, Row, bindparam, delete, select, text, tuple_
 
 from jobs.records import ItemStatus
 from jobs.store.database import Database
@@ -32,7 +32,7 @@ _PLACES = select(CachedCaptionRow.key, CachedCaptionRow.job_id, CachedCaptionRow
 _THERE = select(JobRow.id).where(
     JobRow.id.in_(bindparam("jobs", expanding=True)), JobRow.deleted_at.is_(None)
 )
-_CAPTIONS = select(
+_CAPTION = (
     ItemRow.job_id,
     ItemRow.position,
     ItemRow.status,
@@ -41,7 +41,16 @@ _CAPTIONS = select(
     ItemRow.alternatives,
     ItemRow.width,
     ItemRow.height,
-).where(tuple_(ItemRow.job_id, ItemRow.position).in_(bindparam("places", expanding=True)))
+)
+_CAPTIONS_SQLITE = select(*_CAPTION).where(
+    tuple_(ItemRow.job_id, ItemRow.position).in_(bindparam("places", expanding=True))
+)
+# Behind a fence: a list of places that are all of one job would be taken apart into that job and a filter.
+_CAPTIONS_POSTGRESQL = text(
+    "WITH places AS MATERIALIZED (SELECT * FROM unnest(CAST(:jobs AS text[]), CAST(:positions AS int[])) "  # noqa: S608
+    f"AS place(_job_id, _position)) SELECT {', '.join(f'items.{column.key}' for column in _CAPTION)} "
+    "FROM places JOIN items ON items.job_id = _job_id AND items.position = _position"
+)
 
 
 @dataclass(frozen=True)
@@ -78,12 +87,17 @@ class CacheStore:
             jobs = list({place.job_id for place in places})
             there = set(connection.execute(_THERE, {"jobs": jobs}).scalars())
             keys = {(place.job_id, place.position): place.key for place in places if place.job_id in there}
-            items = connection.execute(_CAPTIONS, {"places": list(keys)})
             return {
                 keys[item.job_id, item.position]: _cached(item)
-                for item in items
+                for item in self._items(connection, list(keys))
                 if item.status == ItemStatus.SUCCEEDED
             }
+
+    def _items(self, connection: Connection, places: list[tuple[str, int]]) -> Sequence[Row[Any]]:
+        if self._database.is_sqlite:
+            return connection.execute(_CAPTIONS_SQLITE, {"places": places}).all()
+        given = {"jobs": [job for job, _ in places], "positions": [position for _, position in places]}
+        return connection.execute(_CAPTIONS_POSTGRESQL, given).all()
 
     def remember(self, entries: Sequence[CacheEntry]) -> None:
         """Keep entries whose job is still there; what is known already stays.

@@ -51,14 +51,18 @@ LOCK_PATIENCE_S = 1.0
 FOLD = "captionfleet_fold"
 """SQL function of our SQLite connections: text in lower case, whatever its script."""
 _WRITES = "captionfleet_writes"
-# What a process that stands still, or whose host is gone, may cost the others. The driver's own settings
-# watch the server only: without these PostgreSQL keeps its transaction, and all that it locked, for hours.
 SESSION = {
+    # What a process that stands still, or whose host is gone, may cost the others. The driver's own
+    # settings watch the server only: without these PostgreSQL keeps its transaction, and all that it
+    # locked, for hours.
     "idle_in_transaction_session_timeout": "15s",
     "lock_timeout": "10s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
+    # A plan made once would be kept from when the tables were small: until they are next analysed, each
+    # chunk of a large job would read them whole.
+    "plan_cache_mode": "force_custom_plan",
 }
 _LOCK_NOT_AVAILABLE = "55P03"
 

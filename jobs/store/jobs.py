@@ -22,6 +22,8 @@ from jobs.store.views import ItemView, item_columns, leased_ranges, to_job
 from jobs.store.window import window_size
 from jobs.tables import ChunkRow, ItemRow, JobRow, OutputRow
 
+SLICE = 5000
+
 CANCELABLE = (JobStatus.PREPARING, JobStatus.QUEUED, JobStatus.RUNNING)
 # What an item's source says where its bytes came with the request.
 UPLOAD = "upload"
@@ -295,13 +297,17 @@ def _reopen_items(connection: Connection, job_id: str) -> list[int]:
         .order_by(ItemRow.position)
         .with_for_update()
     )
-    rows = connection.execute(
-        update(ItemRow)
-        .where(ItemRow.job_id == job_id, ItemRow.position.in_(again))
-        .values(status=ItemStatus.QUEUED, error_code=None, error_message=None, finished_at=None)
-        .returning(ItemRow.position)
-    )
-    return sorted(rows.scalars())
+    positions = list(connection.execute(again).scalars())
+    for start in range(0, len(positions), SLICE):
+        some = positions[start : start + SLICE]
+        connection.execute(
+            update(ItemRow)
+            # Bounds and values: a subquery here would let PostgreSQL read the whole job for each of them.
+            .where(ItemRow.job_id == job_id, ItemRow.position.between(some[0], some[-1]))
+            .where(ItemRow.position.in_(some))
+            .values(status=ItemStatus.QUEUED, error_code=None, error_message=None, finished_at=None)
+        )
+    return positions
 
 
 def _still_failed(connection: Connection, job_id: str) -> int:

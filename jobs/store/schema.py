@@ -23,7 +23,7 @@ from jobs.tables import SchemaFloorRow
 
 log = logging.getLogger(__name__)
 
-HEAD = "0011"
+HEAD = "0012"
 # A migration that has to wait for a table makes everybody behind it wait too: it gives up and is run again.
 LOCK_TIMEOUT = "5s"
 # PostgreSQL's advisory lock of whoever migrates: hosts that start together do so one after the other.

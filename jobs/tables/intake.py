@@ -69,6 +69,8 @@ class IdempotencyRow(Base):
     heartbeat_at: Mapped[datetime]
     created_at: Mapped[datetime]
 
+    __table_args__ = (Index("idempotency_keys_by_job", "job_id"),)
+
 
 class RuleRow(Base):
     """What becomes of new objects under a prefix, and whose jobs they make."""

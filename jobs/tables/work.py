@@ -176,6 +176,8 @@ class ChunkRow(Base):
         Index(
             "chunks_leased_by_job",
             "job_id",
+            # Without it PostgreSQL may prefer this index where the key names one chunk.
+            "number",
             postgresql_where=text("state = 'leased'"),
             sqlite_where=text("state = 'leased'"),
         ),
