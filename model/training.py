@@ -132,8 +132,9 @@ def _merge(run: Run, state: TrainingState) -> None:
     if not origins or state.history[-1]["phase"] == "merged":
         return
     state.adopt([_kept(run, origin) for origin in origins])
-    last = state.history[-1]
-    state.history.append(last | {"epoch": last["epoch"] + 1, "phase": "merged", **_dev_scores(run, state)})
+    epoch = state.history[-1]["epoch"] + 1
+    unknown = {"train_loss": None, "seconds": None}
+    state.history.append({"epoch": epoch, "phase": "merged", **_dev_scores(run, state), **unknown})
     _keep(run, state)
 
 
@@ -158,7 +159,9 @@ def _dev_scores(run: Run, state: TrainingState) -> dict[str, float]:
 
 def _keep(run: Run, state: TrainingState) -> None:
     row = state.history[-1]
-    if row["dev_cider_d"] >= max(entry["dev_cider_d"] for entry in state.history):
+    best = row["dev_cider_d"] >= max(entry["dev_cider_d"] for entry in state.history)
+    # A run that is to end with a mean does: an epoch of a phase that lets phrases repeat may score higher.
+    if best or row["phase"] == "merged":
         captioner = state.averaged().cpu()
         encoder = copy.deepcopy(run.encoder).cpu()
         captioner.write_to(encoder)
@@ -169,10 +172,9 @@ def _keep(run: Run, state: TrainingState) -> None:
         save_checkpoint(found, run.output / "checkpoint")
     save_state(state, run.state_path, run.identity)
     with (run.output / "log.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
+        writer = csv.DictWriter(file, list(state.history[0]))
         writer.writeheader()
         writer.writerows(state.history)
     (run.output / "curve.svg").write_text(training_curve(state.history), encoding="utf-8")
-    run.report(
-        Progress(f"epoch {row['epoch']}", 1, 1, ", ".join(f"{key} {value}" for key, value in row.items()))
-    )
+    known = ", ".join(f"{key} {value}" for key, value in row.items() if value is not None)
+    run.report(Progress(f"epoch {row['epoch']}", 1, 1, known))

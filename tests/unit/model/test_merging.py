@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -62,5 +63,9 @@ def test_a_run_ends_with_the_mean_of_two_models_and_goes_on_after_a_kill(
         torch.testing.assert_close(state[f"weight/{name}"], (value + second[name]) / 2)
         moved += not torch.equal(value, second[name])
     assert moved == len(first)
+    # Though the mean of two such small models scores less on dev than one of them.
+    kept = json.loads((whole / "checkpoint/checkpoint.json").read_text())["notes"]
+    assert kept["training"][-1]["phase"] == "merged"
+    assert kept["epoch"] == len(kept["training"]) == 6
     again = load_file(broken / "state.safetensors")
     assert all(torch.equal(state[name], again[name]) for name in state)
