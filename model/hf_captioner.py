@@ -21,6 +21,7 @@ from model.hf_families import Prompt, TextInputs
 from model.hf_pixels import PixelInputs
 from model.hf_scores import Drawn, Recorder, end_tokens, rows_until_end
 from model.hf_source import PREFIX, digest
+from model.hf_vision import compile_vision
 from model.nucleus import image_seeds
 from model.options import MAX_BEAMS, MAX_LENGTH, resolve_options
 
@@ -39,7 +40,7 @@ def load_hf(folder: Path, reference: str, device: str, threads: int | None) -> H
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        return HfCaptioner(folder, reference, torch.device(device))
+        return HfCaptioner(folder, reference, torch.device(device), threads)
     except CheckpointInvalid:
         raise
     except Exception as error:
@@ -50,7 +51,9 @@ def load_hf(folder: Path, reference: str, device: str, threads: int | None) -> H
 class HfCaptioner:
     """A ``Captioner`` that generates with transformers; lengths are in tokens, prompt and start apart."""
 
-    def __init__(self, folder: Path, reference: str, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, reference: str, device: torch.device, threads: int | None = None
+    ) -> None:
         """Load a checkpoint's folder onto a device, in 16 bits where the device gains from it."""
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         self._dtype = _best_dtype(device)
@@ -58,6 +61,11 @@ class HfCaptioner:
         self._model = _load_model(folder, config, self._dtype).to(device).eval()
         processor, pictures, self._tokenizer = _load_processors(folder, config.model_type)
         self._pixels = PixelInputs(pictures)
+        if device.type == "cpu" and self._dtype is torch.float32:
+            side = self._pixels.preprocessing
+            grey = np.full((1, side.height, side.width, 3), 127, dtype=np.uint8)
+            seen = self._pixels(grey, device, self._dtype)
+            compile_vision(self._model, seen["pixel_values"], threads)
         self._text = TextInputs(self._model, processor, self._tokenizer, self._pixels)
         self._starts = functools.lru_cache(maxsize=64)(self._start)
         self._ends = end_tokens(self._model, self._tokenizer)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from model.artifact import Artifact
 from model.beam_captioner import BeamCaptioner, Language, search_defaults
 from model.captioner import Pixels
+from model.cpu_runtime import cpu_settings, infer, one_line
 from model.decoding import Floats, Ids, NextWords
-from model.errors import CheckpointInvalid, ModelOutOfMemory
-
-if TYPE_CHECKING:
-    import openvino as ov
+from model.errors import CheckpointInvalid
 
 _MICRO_BATCH = 8
 """Larger batches gain nothing in the encoder and cost memory."""
-_MEMORY_WORDS = ("memory", "bad_alloc", "allocate")
 
 
 def load_openvino(
@@ -47,7 +43,7 @@ class _OpenVinoModel:
         import openvino as ov
 
         core = ov.Core()
-        settings = _settings(core, cache_dir, threads, precision)
+        settings = cpu_settings(core, cache_dir, threads, precision)
         self.device = f"cpu, {settings['INFERENCE_PRECISION_HINT']}"
         try:
             self._encoder, self._decoder = (
@@ -56,7 +52,7 @@ class _OpenVinoModel:
             )
         except RuntimeError as error:
             raise CheckpointInvalid(
-                f"{folder}: OpenVINO cannot compile the graphs: {_line(error)}"
+                f"{folder}: OpenVINO cannot compile the graphs: {one_line(error)}"
             ) from error
         self._memory = np.zeros((0, 0, 0, 0, 0), dtype=np.float32)
         self._past = np.zeros((0, 0, 0, 0), dtype=np.float32)
@@ -72,7 +68,7 @@ class _OpenVinoModel:
             np.concatenate(parts, 1, out=self._memory)
 
     def _encode(self, images: Pixels) -> Floats:
-        (memory,) = _infer(self._encoder, [np.ascontiguousarray(images)])
+        (memory,) = infer(self._encoder, [np.ascontiguousarray(images)])
         return np.array(memory, dtype=np.float32)
 
     def start(self, images: int, length: int) -> None:
@@ -83,7 +79,7 @@ class _OpenVinoModel:
     def step(self, tokens: Ids) -> NextWords:
         position = np.array([self._said], dtype=np.int64)
         inputs = [np.ascontiguousarray(tokens), position, self._memory, self._past[: self._said]]
-        scores, ids, end, new = _infer(self._decoder, inputs)
+        scores, ids, end, new = infer(self._decoder, inputs)
         self._past[self._said] = new
         self._said += 1
         return NextWords(scores, ids.astype(np.int64), end)
@@ -118,49 +114,3 @@ class _Buffers:
         # Without "clip" NumPy writes into a buffer of its own first.
         np.take(array[:count], chosen, axis, out=fresh[:count], mode="clip")
         return fresh
-
-
-def _infer(request: ov.InferRequest, inputs: list[Any]) -> list[Any]:
-    import openvino as ov
-
-    for number, array in enumerate(inputs):
-        request.set_input_tensor(number, ov.Tensor(array, shared_memory=True))
-    _mark(request)
-    try:
-        request.infer()
-    except RuntimeError as error:
-        if any(word in str(error).lower() for word in _MEMORY_WORDS):
-            raise ModelOutOfMemory(f"the batch does not fit into memory: {_line(error)}") from error
-        raise
-    found = [tensor.data for tensor in request.output_tensors]
-    # OpenVINO's threads do not report that memory ran out: outputs stay empty or those of the call before.
-    if any(not array.size or np.isnan(array.flat[-1]) for array in found):
-        raise ModelOutOfMemory("the batch does not fit into memory")
-    return found
-
-
-def _mark(request: ov.InferRequest) -> None:
-    for tensor in request.output_tensors:
-        if tensor.size and tensor.data.dtype == np.float32:
-            tensor.data.fill(np.nan)
-
-
-def _settings(core: ov.Core, cache_dir: Path | None, threads: int | None, precision: str) -> dict[str, Any]:
-    if precision == "auto":
-        # Only CPUs with bfloat16 units gain from it; elsewhere it would be emulated or refused.
-        fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        precision = "bf16" if fast else "f32"
-    settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    if cache_dir is not None:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        settings["CACHE_DIR"] = str(cache_dir)
-    return settings
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
