@@ -27,7 +27,7 @@ ELSEWHERE = {
     "`captionfleet demo` has a test of its own (tests/e2e/cli/test_demo.py)",
     r"^source \.venv/": "tests have the command on their path",
     r"^captionfleet train --images \S+ --captions \S+ --config small\b": "takes hours, and published weights "
-    "from the network; tests/unit/model/test_training.py trains all configurations, made small",
+    "from the network; tests/unit/model/test_training.py trains the same phases, made small",
     r"\bdocker\b": "needs a Docker engine; `make test-docker` builds the images and runs the stack on one",
     r"^curl -F 'job=": "runs in test_readme.py",
 }
