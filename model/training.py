@@ -170,11 +170,12 @@ def _keep(run: Run, state: TrainingState) -> None:
         decoding = dataclasses.asdict(run.config.decoding)
         found = Checkpoint(run.config.name, name, encoder, captioner.network, run.tokenizer, decoding, notes)
         save_checkpoint(found, run.output / "checkpoint")
-    save_state(state, run.state_path, run.identity)
     with (run.output / "log.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(state.history[0]))
         writer.writeheader()
         writer.writerows(state.history)
     (run.output / "curve.svg").write_text(training_curve(state.history), encoding="utf-8")
+    # Last, for a run that goes on from here does not come back to write the rest.
+    save_state(state, run.state_path, run.identity)
     known = ", ".join(f"{key} {value}" for key, value in row.items() if value is not None)
     run.report(Progress(f"epoch {row['epoch']}", 1, 1, known))

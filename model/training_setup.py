@@ -19,6 +19,7 @@ from model.config import TrainingConfig
 from model.dataset import CaptionedImage
 from model.encoder import load_pretrained
 from model.encoder_base import GridEncoder, weights_digest
+from model.encoder_weights import encoder_licence
 from model.errors import TrainingError
 from model.features import image_cache
 from model.live_pictures import LivePictures
@@ -133,7 +134,7 @@ def prepare(
     sources = _sources(settings, photos, source.images, encoder, output, report, device)
     train = make_split(sources[0], photos, "train", tokenizer)
     dev = make_split(sources[1], photos, "dev", tokenizer)
-    notes = _notes(source, output, train, dev, start)
+    notes = _notes(source, output, train, dev, start, settings.encoder.name)
     return Run(
         settings, output, found, encoder, tokenizer, train, dev, notes, identity, report, start, device, half
     )
@@ -192,7 +193,7 @@ def _identity(
 
 
 def _notes(
-    source: Source, output: Path, train_split: Split, dev: Split, start: Checkpoint | None
+    source: Source, output: Path, train_split: Split, dev: Split, start: Checkpoint | None, encoder: str
 ) -> dict[str, Any]:
     sizes = {"train_images": len(train_split), "dev_images": len(dev)}
     notes: dict[str, Any] = {
@@ -203,4 +204,6 @@ def _notes(
     if start:
         # The terms of the data that a model was trained on stay with what is made of it.
         notes["from"] = {"name": start.name, "notes": start.notes}
+    else:
+        notes["licences"] = {"encoder": encoder_licence(encoder)}
     return notes

@@ -70,9 +70,10 @@ class WorkerProcess:
         return 0 if self._stopping.is_set() else self._serve(services, captioner)
 
     def _inherit(self, services: Services) -> None:
-        """Free what the child before this one had in hand; nobody need wait for its leases to end."""
-        if before := self._orders.before:
-            services.sweep.recover_worker(before.worker_id, crashed=before.crashed)
+        """Free what the children before this one had in hand; nobody need wait for their leases to end."""
+        for life in self._orders.before:
+            services.sweep.recover_worker(life.worker_id, crashed=life.crashed)
+            services.store.workers.leave(life.worker_id)
 
     def _serve(self, services: Services, captioner: Captioner) -> int:
         served = serving(self._settings, self._model, captioner, self._orders.worker_id)

@@ -13,9 +13,9 @@ from contextlib import suppress
 
 from jobs.errors import StartupError
 from jobs.settings import Settings
-from worker.orders import Life, Orders
+from worker.orders import Orders
 from worker.signals import on_signals
-from worker.vital import EXIT_STARTUP
+from worker.vital import EXIT_STARTUP, EXIT_STUCK
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 # A child that lived this long had started well: the next pause is short again.
 HEALTHY_S = 60.0
-# What the kernel or the process itself ends it by; SIGKILL and SIGTERM come from outside.
+# What a process that goes wrong is ended by; SIGKILL and SIGTERM come from outside.
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
 
 
@@ -74,7 +74,7 @@ class Supervisor:
             if self._stopping.wait(pause):
                 return 0
             pause = min(2 * pause, LONGEST_PAUSE_S)
-            orders = orders.after(Life(worker_id=orders.worker_id, crashed=-status in CRASHES))
+            orders = orders.after(crashed=status == EXIT_STUCK or -status in CRASHES)
 
     def _run_child(self, orders: bytes) -> int:
         self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worker.vital import end_process, start_vital
+from worker.vital import EXIT_STUCK, end_process, start_vital
 
 
 class Watchdog:
@@ -37,4 +37,4 @@ class Watchdog:
         while not self._stop.wait(min(1.0, self._limit_s / 4)):
             since = self._since
             if since is not None and time.monotonic() - since > self._limit_s:
-                end_process(f"a forward pass took longer than {self._limit_s:g} s")
+                end_process(f"a forward pass took longer than {self._limit_s:g} s", EXIT_STUCK)

@@ -49,7 +49,7 @@ CANCEL_S = 1.0
 NOTICE_S = 15
 SPLIT_AFTER = 2
 # What a death speaks against the image that ran alone. A lease is lost by chance too: a host goes away, a
-# process is killed from outside; one that crashed by itself, as its parent saw, had no other reason at hand.
+# process is killed from outside; one that crashed or hung, as its parent saw, seldom has another reason.
 LOSS, CRASH = 1, 3
 MOST_BLAME = 6
 
@@ -82,14 +82,16 @@ class SweepStore:
     def recover_worker(self, worker: str, *, crashed: bool) -> list[Message]:
         """Free at once the chunks of a worker that is known to be dead; return messages to send.
 
-        ``crashed`` says that it ended by its own doing, and was not killed from outside.
+        ``crashed`` says that it crashed or hung, and was not killed from outside. A chunk that the dead one's
+        last statement still has locked is left to its lease.
         """
         return self._recover_where(ChunkRow.owner == worker, CRASH if crashed else LOSS)
 
     def recover_all(self) -> None:
         """Free everything: in embedded mode a new process knows that the old one is dead.
 
-        Whether that crashed nobody saw. But no host is taken from it by design, and it starts again by hand.
+        Whether that crashed nobody saw. But no host is taken from it by design, and whoever starts it again,
+        often by hand, need not do so eight times.
         """
         self._recover_where(true(), CRASH)
         with self._database.write() as connection:

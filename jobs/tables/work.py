@@ -174,7 +174,7 @@ class ChunkRow(Base):
             sqlite_where=text("state = 'open' and not_before is not null"),
         ),
         Index(
-            "chunks_leased_by_job",
+            "chunks_leased_of_job",
             "job_id",
             # Without it PostgreSQL may prefer this index where the key names one chunk.
             "number",

@@ -246,6 +246,7 @@ def test_a_model_is_trained_on_with_new_words(world: World, trained: Path, tmp_p
     known = len(before.tokenizer)
     assert after.tokenizer.vocabulary == (*before.tokenizer.vocabulary, "fence", "violet")
     assert after.notes["from"]["name"] == "tiny-1"
+    assert "Apache" in after.notes["from"]["notes"]["licences"]["encoder"]
     for name, value in before.network.state_dict().items():
         assert equal(after.network.state_dict()[name][: len(value)], value), name
     assert (after.network.bias[known:] == before.network.bias.min()).all()
@@ -268,7 +269,10 @@ def test_a_shipped_model_can_be_trained_on(tmp_path: Path) -> None:
         assert mine[0].text == theirs[0].text
         assert mine[0].score == pytest.approx(theirs[0].score, abs=2e-3)
     save_checkpoint(recovered, tmp_path)
-    assert load_checkpoint(tmp_path).name == recovered.name
+    kept = load_checkpoint(tmp_path)
+    assert kept.name == recovered.name
+    # What is trained on it stays under the terms of what it was trained on.
+    assert "Flickr8k" in kept.notes["licences"]["data"]
 
 
 def test_devices_and_starts_that_are_not_there_are_named(world: World, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ except BlockingIOError:
 vital.end_process("test")
 """
 READ = "import sys, json; o = json.loads(sys.stdin.readline()); print('got', o['model'], flush=True)\n"
-TELL = "print('am', o['worker_id'], 'after', o['before'], flush=True)\n"
+TELL = "print('am', o['worker_id'], 'after', [tuple(w.values()) for w in o['before']], flush=True)\n"
 
 
 def parent_of(*command: str, orders: str = "orders") -> Process:
@@ -80,7 +80,13 @@ def test_a_dead_child_is_started_again_after_growing_pauses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("death", "crashed"), [("os.abort()", True), ("os.kill(os.getpid(), 9)", False), ("sys.exit(70)", False)]
+    ("death", "crashed"),
+    [
+        ("os.abort()", True),
+        ("sys.exit(71)", True),
+        ("os.kill(os.getpid(), 9)", False),
+        ("sys.exit(70)", False),
+    ],
 )
 def test_a_child_hears_who_died_before_it_and_of_what(death: str, crashed: bool) -> None:
     parent = parent_of_python(f"{TELL}import os; {death}")
@@ -89,7 +95,8 @@ def test_a_child_hears_who_died_before_it_and_of_what(death: str, crashed: bool)
     assert parent.stop() == 0
     names = [name for name, _ in lives]
     assert len(set(names)) == 3
-    befores = [None, *({"worker_id": name, "crashed": crashed} for name in names[:2])]
+    # Each hears of all: one that died early did not come to free what those before it had.
+    befores = [[(name, crashed) for name in names[:count]] for count in range(3)]
     assert [ast.literal_eval(before) for _, before in lives] == befores
 
 
