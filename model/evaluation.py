@@ -36,7 +36,7 @@ class Evaluation:
     scores: Scores
     statistics: Scores
     raw_fluency: Scores
-    """Fluency of what the network says without repeat blocking; of a results file, of what it holds."""
+    """Fluency of what the built-in network says where nothing keeps it from repeating or breaking off."""
     captions_per_second: float | None
     captions: dict[str, str]
 
@@ -123,7 +123,7 @@ def evaluate_results(
     scores = reference_scores(said, references, with_meteor=with_meteor)
     texts = list(said.values())
     statistics = text_statistics(texts) | {"missing": len(photos) - len(said)}
-    found = Evaluation(results.name, split, {}, scores, statistics, fluency(texts), None, said)
+    found = Evaluation(results.name, split, {}, scores, statistics, {}, None, said)
     if on_scores is not None:
         on_scores(found)
     if page is not None:

@@ -76,7 +76,7 @@ def _tokenized(
 
 
 def text_statistics(captions: Sequence[str]) -> Scores:
-    """Count words, distinct words and distinct captions; empty captions are counted too."""
+    """Count words, distinct words and distinct captions, with ``fluency``; empty captions are counted too."""
     spoken = [words(caption) for caption in captions]
     return {
         "captions": len(captions),
@@ -84,11 +84,15 @@ def text_statistics(captions: Sequence[str]) -> Scores:
         "mean_length": round(sum(map(len, spoken)) / max(len(spoken), 1), 2),
         "vocabulary": len({word for tokens in spoken for word in tokens}),
         "distinct_captions": len(set(captions)),
+        **fluency(captions),
     }
 
 
 def fluency(captions: Sequence[str]) -> Scores:
-    """Share of captions that end in a preposition, article or conjunction; that repeat a pair of words."""
+    """Share of captions that end in a preposition, article or conjunction; that repeat a pair of words.
+
+    What is an adverb as well ("the dog lies down") may end a caption.
+    """
     spoken = [words(caption) for caption in captions]
     count = max(len(spoken), 1)
     unfinished = sum(bool(tokens) and tokens[-1] in UNFINISHED_ENDS for tokens in spoken)
