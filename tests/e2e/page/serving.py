@@ -135,15 +135,24 @@ def drop(page: Page, *paths: Path) -> None:
     def drag(kind: str) -> None:
         session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 650, "data": data})
 
+    curtain = page.get_by_text("Drop to caption")
+
     def answered() -> bool:
         # A drag goes on telling where it is for as long as it lasts.
         drag("dragOver")
-        return page.get_by_text("Drop to caption").is_visible()
+        return curtain.is_visible()
+
+    def dropped() -> bool:
+        # The browser forgets a drop that comes before the page has answered where the drag is.
+        drag("dragOver")
+        drag("drop")
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not curtain.is_visible(), 2)
+        return not curtain.is_visible()
 
     drag("dragEnter")
     wait_until(answered, what="the page's answer to a drag")
-    drag("dragOver")
-    drag("drop")
+    wait_until(dropped, what="the page's answer to a drop")
 
 
 _unseen = itertools.count()
