@@ -13,6 +13,13 @@ from tests.contract.stores import store
 __all__ = ["store"]
 
 
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written and deleted in slices takes several of them."""
+    for module in ("jobs", "retention"):
+        monkeypatch.setattr(f"jobs.store.{module}.SLICE", 3)
+
+
 def run(store: Store, examples: int, steps: int) -> None:
     """Drive one store; jobs of earlier examples stay in it, as in a service that is used."""
     machine = type("Life", (LifeCycle,), {"store": store})
